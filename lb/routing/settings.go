@@ -71,9 +71,9 @@ type key struct {
 	restricts bool
 }
 
-// keys is the vocabulary, but for host, path, path.strip and weight, which are not
+// vocabulary is all words, but for host, path, path.strip and weight, which are not
 // single values of a service: see routes and weights.
-func keys() map[string]key {
+func vocabulary() map[string]key {
 	later, restricts := key{later: true}, key{later: true, restricts: true}
 	return map[string]key{
 		"enable": {apply: func(s *settings, v string) error {
@@ -139,7 +139,7 @@ var elsewhere = []string{"host", "path", "path.strip", "weight", keyPathPrefix, 
 
 // Vocabulary are the keys that services can use, sorted, without their prefix.
 func Vocabulary() []string {
-	words := slices.AppendSeq([]string{"host", "path", "path.strip", "weight"}, maps.Keys(keys()))
+	words := slices.AppendSeq([]string{"host", "path", "path.strip", "weight"}, maps.Keys(vocabulary()))
 	slices.Sort(words)
 	return words
 }
@@ -148,7 +148,10 @@ func Vocabulary() []string {
 // values that contradict each other an app's wins, then the most common, then
 // the smaller.
 func readSettings(service string, all []profile) (settings, []watch.Finding) {
-	r := settingsReader{service: service, vocabulary: keys()}
+	if len(all) == 0 {
+		return settings{}, nil
+	}
+	r := settingsReader{service: service, vocabulary: vocabulary()}
 	values := map[string][]wish{} // by key, best first
 	for _, p := range all {
 		for _, w := range p.wishes {
