@@ -29,6 +29,7 @@ type loop struct {
 	allStarted time.Time
 	allFailed  int
 	lastAll    time.Time
+	listTook   time.Duration
 	// due are the apps to read one by one, and when. An app that is being read
 	// has an entry in started.
 	due       map[string]time.Time
@@ -141,12 +142,19 @@ func (l *loop) next(now time.Time) time.Time {
 func (l *loop) slowAt() []time.Time {
 	var all []time.Time
 	if !l.allStarted.IsZero() {
-		all = append(all, l.allStarted.Add(l.w.config.Intervals.Slow))
+		all = append(all, l.allStarted.Add(l.slowList()))
 	}
 	for _, at := range l.started {
 		all = append(all, at.Add(l.w.config.Intervals.Slow))
 	}
 	return all
+}
+
+// slowList is how long a list may take before it counts as slow: longer where a
+// list of that cluster is known to take its time, so that asking a second time
+// does not add to the load of a Marathon that is merely big.
+func (l *loop) slowList() time.Duration {
+	return max(l.w.config.Intervals.Slow, 2*l.listTook)
 }
 
 // open takes in what the event stream left.
@@ -193,6 +201,10 @@ func (l *loop) streamChanged(ctx context.Context, s streamNews, now time.Time) {
 	}
 	if l.streamUp && !s.up {
 		l.readAll(now)
+	}
+	if s.up && !l.dueAll.IsZero() {
+		// It answers: no reason to wait for a retry any longer.
+		l.dueAll = now
 	}
 	l.streamUp, l.streamErr, l.member = s.up, s.err, s.member
 	if s.err != nil {
@@ -285,7 +297,10 @@ func (l *loop) startReads(ctx context.Context, now time.Time) {
 
 func (l *loop) start(ctx context.Context, app string) {
 	l.number++
-	r := reading{number: l.number, app: app}
+	r := reading{number: l.number, app: app, slow: l.w.config.Intervals.Slow}
+	if app == "" {
+		r.slow = l.slowList()
+	}
 	l.reading.Add(1)
 	go func() {
 		defer l.reading.Done()
@@ -305,6 +320,7 @@ func (l *loop) take(r reading, now time.Time) {
 		l.takeOne(r, now)
 		return
 	}
+	took := now.Sub(l.allStarted)
 	l.allStarted = time.Time{}
 	if r.err != nil {
 		l.allFailed++
@@ -313,7 +329,7 @@ func (l *loop) take(r reading, now time.Time) {
 		l.dueAll = now.Add(backoff(l.allFailed, l.w.config.Intervals.Retry, l.w.config.Intervals.RetryMost))
 		return
 	}
-	l.allFailed = 0
+	l.allFailed, l.listTook = 0, took
 	l.succeeded(now)
 	hold := l.suspect && !l.confirming && l.view.shrunk(r.list)
 	again := l.view.all(r.list, hold, now)
@@ -321,7 +337,7 @@ func (l *loop) take(r reading, now time.Time) {
 	if hold {
 		l.confirming = true
 		l.dueAll = now.Add(l.w.config.Intervals.Confirm)
-		l.w.log.Warn("the list of apps shrank right after trouble; held back until a second read says the same", "tasks", l.view.held)
+		l.w.log.Warn("the list of apps shrank right after trouble; held back until a second read says the same", "tasks", l.view.heldTasks())
 	} else {
 		l.suspect, l.confirming = false, false
 	}
@@ -360,7 +376,7 @@ func (l *loop) takeOne(r reading, now time.Time) {
 		l.view.none(r.number, id)
 	case r.err != nil:
 		l.failed(fmt.Errorf("reading %s: %w", id, r.err), now)
-		l.trouble()
+		l.suspect = true
 		l.appFailed[id]++
 		if l.appFailed[id] > 1 {
 			// Marathon may have trouble with this app only; the list has it too.

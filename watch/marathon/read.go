@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // reading is one read, on its way and come back.
@@ -11,6 +12,8 @@ type reading struct {
 	number uint64
 	// app is the id of the app, empty for all.
 	app string
+	// slow is when to ask a second time.
+	slow time.Duration
 
 	list   *listing
 	doc    *document
@@ -27,7 +30,7 @@ func (w *Watcher) read(ctx context.Context, r reading) reading {
 		doc    *document
 		leader string
 	}
-	got, err := hedged(ctx, w.config.Intervals.Slow, func(ctx context.Context, n int) (result, error) {
+	got, err := hedged(ctx, r.slow, func(ctx context.Context, n int) (result, error) {
 		ctx, cancel := context.WithTimeout(ctx, w.config.Intervals.Read)
 		defer cancel()
 		var res result

@@ -12,13 +12,13 @@ import (
 const betweenReports = 5 * time.Second
 
 func (l *loop) publish(now time.Time) {
-	if !l.answered {
-		if l.view.readAll == 0 {
-			return
-		}
+	if l.view.readAll > 0 && !l.answered {
 		// The first list is published even if it is empty: that there is nothing
 		// is news.
 		l.answered, l.view.changed = true, true
+	}
+	if !l.answered && l.w.config.Saved == nil {
+		return // what is known from single apps only is not the cluster
 	}
 	if !l.view.changed || now.Before(l.published.Add(betweenParts)) {
 		return
@@ -34,7 +34,7 @@ func (l *loop) report(now time.Time) {
 		l.state.Status, l.state.Since = status, now
 		l.w.log.Info("source is "+string(status), "error", l.state.LastError)
 	}
-	l.state.Held = l.view.held
+	l.state.Held = l.view.heldTasks()
 	l.state.Detail = l.detail()
 
 	news := l.state
@@ -68,13 +68,13 @@ func (l *loop) status(now time.Time) watch.Status {
 // trust says whether nothing is wrong: no failed read waits for its retry, none
 // takes too long, nothing is held back.
 func (l *loop) trust(now time.Time) bool {
-	if l.allFailed > 0 || len(l.appFailed) > 0 || l.view.held > 0 {
+	if l.allFailed > 0 || len(l.appFailed) > 0 || len(l.view.held) > 0 {
 		return false
 	}
 	for _, at := range l.slowAt() {
 		if !now.Before(at) {
 			if l.state.LastErrorAt.Before(at) {
-				l.failed(fmt.Errorf("no answer within %s", l.w.config.Intervals.Slow), now)
+				l.failed(fmt.Errorf("no answer for %s or longer", l.w.config.Intervals.Slow), now)
 			}
 			return false
 		}

@@ -29,6 +29,9 @@ type messageReader struct {
 	started bool
 }
 
+// bom may stand at the beginning of a stream.
+var bom = []byte("\ufeff")
+
 // newMessageReader takes messages of up to that many bytes.
 func newMessageReader(r io.Reader, most int) *messageReader {
 	return &messageReader{r: bufio.NewReaderSize(r, 64<<10), most: most}
@@ -94,8 +97,12 @@ func (s *messageReader) readLine() (line []byte, tooLong bool, err error) {
 		}
 		if !s.started {
 			s.started = true
-			if bytes.HasPrefix(chunk, []byte("\ufeff")) {
-				_, _ = s.r.Discard(len("\ufeff"))
+			if chunk[0] == bom[0] {
+				// Only then: waiting for two more bytes would hold up a heartbeat.
+				chunk, _ = s.r.Peek(len(bom))
+			}
+			if bytes.HasPrefix(chunk, bom) {
+				_, _ = s.r.Discard(len(bom))
 				continue
 			}
 		}

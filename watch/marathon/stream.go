@@ -38,7 +38,9 @@ func (s *stream) run(ctx context.Context) {
 			return
 		}
 		s.inbox.put(func(m *mail) { m.stream = &streamNews{err: err} })
-		s.log.Warn("event stream lost", "error", err)
+		if connected || failures == 0 {
+			s.log.Warn("no event stream; reading everything every few seconds instead", "every", s.intervals.Poll, "error", err)
+		}
 		shift++
 		if connected && time.Since(began) > s.intervals.RetryMost {
 			// It was fine for a while: most likely the leader changed.

@@ -27,8 +27,9 @@ type view struct {
 	// turned out not to exist; readAll of the newest read of the whole list.
 	readOf  map[string]uint64
 	readAll uint64
-	// held counts the tasks that the newest list no longer has but that are kept.
-	held int
+	// held counts, by app, the tasks that the newest list no longer has but that
+	// are kept.
+	held map[string]int
 	// changed says that the part differs from the one published last.
 	changed bool
 }
@@ -45,7 +46,7 @@ type listing struct {
 func newView(source watch.Source, datacenter string, saved *watch.Part) *view {
 	v := &view{
 		source: source, datacenter: datacenter,
-		apps: map[string]*watch.App{}, findings: map[string][]watch.Finding{}, readOf: map[string]uint64{},
+		apps: map[string]*watch.App{}, findings: map[string][]watch.Finding{}, readOf: map[string]uint64{}, held: map[string]int{},
 	}
 	if saved != nil && saved.Source == source {
 		for id, app := range saved.Apps {
@@ -100,6 +101,15 @@ func (v *view) shrunk(l *listing) bool {
 	return missingTasks*2 > tasks || missingApps*2 > len(v.apps)
 }
 
+// heldTasks is how many tasks are kept although the newest list lacks them.
+func (v *view) heldTasks() int {
+	n := 0
+	for _, tasks := range v.held {
+		n += tasks
+	}
+	return n
+}
+
 func (d *document) lists(task string) bool {
 	_, found := slices.BinarySearchFunc(d.tasks, task, func(t taskDocument, id string) int { return strings.Compare(t.id, id) })
 	return found
@@ -109,10 +119,10 @@ func (d *document) lists(task string) bool {
 // and counted. Out come the apps to read again, and when.
 func (v *view) all(l *listing, hold bool, now time.Time) map[string]time.Time {
 	again := map[string]time.Time{}
-	v.held = 0
 	if l.number < v.readAll {
 		return again
 	}
+	clear(v.held)
 	v.readAll = l.number
 	listed := make(map[string]bool, len(l.docs))
 	for _, d := range l.docs {
@@ -133,10 +143,10 @@ func (v *view) all(l *listing, hold bool, now time.Time) map[string]time.Time {
 		switch {
 		case listed[id] || v.readOf[id] > l.number:
 		case hold:
-			v.held += len(app.Tasks)
+			v.held[id] = len(app.Tasks)
 		case l.nameless > 0 && readable(id):
 			// It may be the one that could not be read: ask for it by name.
-			v.held += len(app.Tasks)
+			v.held[id] = len(app.Tasks)
 			again[id] = now
 		default:
 			v.remove(id)
@@ -163,7 +173,7 @@ func (v *view) keepTasks(id string, before *watch.App, d *document) {
 	if len(kept) == 0 {
 		return
 	}
-	v.held += len(kept)
+	v.held[id] = len(kept)
 	clone := *app
 	clone.Tasks = append(kept, app.Tasks...)
 	slices.SortFunc(clone.Tasks, func(t, u watch.Task) int { return strings.Compare(t.ID, u.ID) })
@@ -190,12 +200,14 @@ func (v *view) none(number uint64, id string) {
 		return
 	}
 	v.readOf[id] = number
+	delete(v.held, id)
 	v.remove(id)
 }
 
 func (v *view) take(d *document, number uint64, agents map[string]agentAddress, now time.Time) time.Time {
 	id := d.app.ID
 	v.readOf[id] = number
+	delete(v.held, id)
 	before := v.apps[id]
 	app, found, again := build(d, before, taskView{source: v.source.String(), memory: v.memory, agents: agents, now: now})
 	if app != before {
