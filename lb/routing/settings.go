@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
+
 	"github.com/mi-lb/mi-lb/watch"
 )
 
@@ -408,36 +410,16 @@ func parseServiceName(s string) (string, error) {
 	return name, nil
 }
 
-// nearest is the word with the fewest differing letters, "" if none is close.
+// nearest is the word that is at most two letters away, "" if there is none.
 func nearest(word string, words []string) string {
+	if len(word) > 40 {
+		return ""
+	}
 	best, least := "", 3
 	for _, w := range words {
-		if d := distance(word, w); d < least {
+		if d := levenshtein.Distance(word, w, nil); d < least {
 			best, least = w, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's; words longer than 40 bytes are far from everything.
-func distance(a, b string) int {
-	if len(a) > 40 || len(b) > 40 {
-		return 40
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
