@@ -13,8 +13,10 @@ import (
 
 // change is something that was learned about the containers.
 type change struct {
-	// all replaces everything known, when it is not nil.
-	all map[string]Observed
+	// all replaces everything known, when it is not nil; of the containers in
+	// unknown nothing could be learned.
+	all     map[string]Observed
+	unknown map[string]bool
 	// id is the container concerned otherwise; without seen, it is gone.
 	id   string
 	seen *Observed
@@ -53,7 +55,7 @@ func (o *observer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, io.EOF) {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = errors.New("Docker's event stream ended") //nolint:staticcheck // a proper name
 		}
 		o.report(ctx, change{lost: err, at: time.Now()})
@@ -85,10 +87,14 @@ type watching struct {
 	// busy has the containers being inspected; the value says that something
 	// happened to the container since, so that the result is out of date.
 	busy map[string]*time.Time
-	// current is what is known; first counts the containers of the first list
-	// that have not been looked at yet: until it is zero, nothing is reported.
+	// current is what is known, unknown what could not be inspected.
 	current map[string]Observed
-	first   map[string]bool
+	unknown map[string]bool
+	// first has the containers of the first list that have not been looked at
+	// yet. Until it is empty nothing is reported; then it is nil. Signals sent
+	// meanwhile are kept in early.
+	first map[string]bool
+	early []change
 }
 
 // session observes until the connection is lost, and returns why.
@@ -102,7 +108,7 @@ func (o *observer) session(parent context.Context) error {
 	defer s.close()
 	w := &watching{
 		observer: o, session: s, results: make(chan inspection), slots: make(chan struct{}, inspectAtOnce),
-		busy: map[string]*time.Time{}, current: map[string]Observed{}, first: map[string]bool{},
+		busy: map[string]*time.Time{}, current: map[string]Observed{}, unknown: map[string]bool{}, first: map[string]bool{},
 	}
 	ids, err := s.list(ctx, o.all)
 	if err != nil {
@@ -153,9 +159,12 @@ func (w *watching) handle(ctx context.Context, m events.Message) {
 	}
 	switch m.Action {
 	case events.ActionKill:
-		if len(w.first) == 0 {
-			w.report(ctx, change{id: id, signal: m.Actor.Attributes["signal"], at: at})
+		sent := change{id: id, signal: m.Actor.Attributes["signal"], at: at}
+		if w.first != nil {
+			w.early = append(w.early, sent)
+			return
 		}
+		w.report(ctx, sent)
 	case events.ActionDie, events.ActionDestroy:
 		if w.all && m.Action == events.ActionDie {
 			w.inspect(ctx, id, at)
@@ -218,11 +227,15 @@ func (w *watching) finish(ctx context.Context, result inspection) {
 	case result.err != nil:
 		// It stays as it was last seen; the next look may succeed.
 		w.log.Warn("container could not be inspected", "container", shortID(result.id), "error", result.err)
+		if _, known := w.current[result.id]; !known {
+			w.unknown[result.id] = true
+		}
 		w.complete(ctx, result.at)
 	case result.seen == nil || !result.seen.Container.Serving() && !w.all:
 		w.gone(ctx, result.id, result.at)
 	default:
 		w.current[result.id] = *result.seen
+		delete(w.unknown, result.id)
 		if !w.complete(ctx, result.at) {
 			w.report(ctx, change{id: result.id, seen: result.seen, at: result.at})
 		}
@@ -231,6 +244,7 @@ func (w *watching) finish(ctx context.Context, result inspection) {
 
 func (w *watching) gone(ctx context.Context, id string, at time.Time) {
 	delete(w.current, id)
+	delete(w.unknown, id)
 	if !w.complete(ctx, at) {
 		w.report(ctx, change{id: id, at: at})
 	}
@@ -246,7 +260,11 @@ func (w *watching) complete(ctx context.Context, at time.Time) bool {
 		return true
 	}
 	w.first = nil
-	w.report(ctx, change{all: maps.Clone(w.current), at: at})
+	w.report(ctx, change{all: maps.Clone(w.current), unknown: maps.Clone(w.unknown), at: at})
+	for _, sent := range w.early {
+		w.report(ctx, sent)
+	}
+	w.early = nil
 	return true
 }
 
