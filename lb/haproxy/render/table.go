@@ -1,0 +1,211 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
+	"github.com/mi-lb/mi-lb/lb/routing"
+)
+
+// view is a whole table as templates see it.
+type view struct {
+	settings *settingsView
+	backends []*backendView
+	ports    []portView
+	rows     map[string][]Row
+}
+
+// The maps, by the name of their file without ".map".
+const (
+	hostsMap       = "hosts"
+	appIDsMap      = "app-ids"
+	serverNamesMap = "server-names"
+	portsMap       = "ports"
+)
+
+func newView(t *routing.Table, s Settings) (*view, error) {
+	sv, err := newSettingsView(s)
+	if err != nil {
+		return nil, fmt.Errorf("render settings: %w", err)
+	}
+	v := &view{settings: sv, rows: map[string][]Row{}}
+	backends := make(map[string]*routing.Backend, len(t.Backends))
+	for _, b := range t.Backends {
+		if backends[b.ID] != nil {
+			return nil, &InputError{Service: b.Service, Backend: b.ID, Err: fmt.Errorf("the backend is there twice")}
+		}
+		backends[b.ID] = b
+		bv, err := newBackendView(s, b)
+		if err != nil {
+			return nil, err
+		}
+		v.backends = append(v.backends, bv)
+	}
+	for i := range s.SpareBackends {
+		v.backends = append(v.backends, &backendView{Name: SpareName(i), HTTP: true, Balance: "roundrobin"})
+	}
+	for _, r := range t.Routes {
+		b := backends[r.Backend]
+		name, row, err := routeRow(r, b)
+		if err != nil {
+			return nil, &InputError{Service: r.Service, Backend: r.Backend, Err: err}
+		}
+		v.rows[name] = append(v.rows[name], row)
+	}
+	if err := v.addPorts(t, s, backends); err != nil {
+		return nil, err
+	}
+	for name, rows := range v.rows {
+		slices.SortFunc(rows, func(a, b Row) int { return strings.Compare(a.Key, b.Key) })
+		for i := 1; i < len(rows); i++ {
+			if rows[i].Key == rows[i-1].Key {
+				return nil, fmt.Errorf("render %s.map: %q leads to %s and %s", name, rows[i].Key, rows[i-1].Value, rows[i].Value)
+			}
+		}
+	}
+	return v, nil
+}
+
+// MapRow is the row that a route has in a map, and the name of that map's file. It
+// is what [Render] writes, for those who change maps at run time.
+func MapRow(r routing.Route) (file string, row Row, err error) {
+	name, row, err := mapRow(r)
+	return name + ".map", row, err
+}
+
+func mapRow(r routing.Route) (name string, row Row, err error) {
+	var e encoder
+	row.Value = encode.Name(r.Backend)
+	switch r.Kind {
+	case routing.ByHost:
+		path := r.Path
+		if path == "" {
+			path = "/"
+		}
+		// A row of segments ends in "/", as the key that is looked up does; a prefix of
+		// characters ends where it ends.
+		if !r.PathPrefix {
+			path = strings.TrimSuffix(path, "/") + "/"
+		}
+		name, row.Key = hostsMap, e.text(encode.Host(r.Host))+e.text(encode.Path(path))
+	case routing.BySNI:
+		name, row.Key = serverNamesMap, e.text(encode.Host(r.Host))
+	case routing.ByAppID:
+		name, row.Key = appIDsMap, e.text(encode.MapKey(strings.ToLower(r.Host)))
+	default:
+		return "", Row{}, fmt.Errorf("a route by %q is not known", r.Kind)
+	}
+	e.text(encode.MapRow(row.Key, row.Value))
+	if e.err != nil {
+		return "", Row{}, fmt.Errorf("route %s%s: %w", r.Host, r.Path, e.err)
+	}
+	return name, row, nil
+}
+
+func routeRow(r routing.Route, b *routing.Backend) (string, Row, error) {
+	name, row, err := mapRow(r)
+	if err != nil {
+		return "", Row{}, err
+	}
+	want := routing.HTTP
+	if r.Kind == routing.BySNI {
+		want = routing.TCP
+	}
+	if b == nil {
+		return "", Row{}, fmt.Errorf("route %s%s leads to a backend that is not there", r.Host, r.Path)
+	}
+	if b.Protocol != want {
+		return "", Row{}, fmt.Errorf("route %s%s is %s and its backend %s", r.Host, r.Path, want, b.Protocol)
+	}
+	return name, row, nil
+}
+
+// PortRow is the row of a service port in ports.map, which routes the TCP ports of
+// [Settings.ServicePortRange].
+func PortRow(p routing.Port) (file string, row Row) {
+	return portsMap + ".map", Row{Key: fmt.Sprint(p.Number), Value: encode.Name(p.Backend)}
+}
+
+// InRange says whether a port is opened and closed by a row of ports.map. One that
+// speaks HTTP is not: it has a frontend of its own, to say where requests came from.
+func (s Settings) InRange(p routing.Port) bool {
+	return p.Protocol == routing.TCP && s.ServicePortRange.Contains(p.Number)
+}
+
+// PortName is the name of a service port's own frontend.
+func PortName(number int) string { return fmt.Sprintf("%sport-%d", internal, number) }
+
+func (v *view) addPorts(t *routing.Table, s Settings, backends map[string]*routing.Backend) error {
+	own := map[int]bool{}
+	taken := map[int]bool{}
+	for _, p := range t.Ports {
+		fail := func(err error) error {
+			return &InputError{Service: p.Service, Backend: p.Backend, Err: fmt.Errorf("port %d: %w", p.Number, err)}
+		}
+		b := backends[p.Backend]
+		switch {
+		case b == nil:
+			return fail(fmt.Errorf("leads to a backend that is not there"))
+		case b.Protocol != p.Protocol:
+			return fail(fmt.Errorf("is %s and its backend %s", p.Protocol, b.Protocol))
+		case taken[p.Number]:
+			return fail(fmt.Errorf("is there twice"))
+		}
+		taken[p.Number] = true
+		if s.InRange(p) {
+			_, row := PortRow(p)
+			v.rows[portsMap] = append(v.rows[portsMap], row)
+			continue
+		}
+		own[p.Number] = true
+		var e encoder
+		view := portView{
+			Name:    PortName(p.Number),
+			Number:  p.Number,
+			Address: e.text(address(s, p.Number)),
+			HTTP:    p.Protocol == routing.HTTP,
+			Backend: encode.Name(p.Backend),
+			Via:     e.comment(p.Via),
+		}
+		if e.err != nil {
+			return fail(e.err)
+		}
+		v.ports = append(v.ports, view)
+	}
+	ranges, err := portRanges(s, own)
+	v.settings.PortRange = ranges
+	return err
+}
+
+// portRanges are the binds of the range, with holes where a port has its own
+// frontend: two binds of one port would share its connections.
+func portRanges(s Settings, own map[int]bool) ([]string, error) {
+	r := s.ServicePortRange
+	if r == (PortRange{}) {
+		return nil, nil
+	}
+	addr, err := netip.ParseAddr(s.ServicePortAddress)
+	if err != nil {
+		return nil, fmt.Errorf("service ports at %q: %w", s.ServicePortAddress, err)
+	}
+	host := addr.String()
+	if addr.Is6() {
+		host = "[" + host + "]"
+	}
+	var ranges []string
+	for first := r.First; first <= r.Last; first++ {
+		if own[first] {
+			continue
+		}
+		last := first
+		for last < r.Last && !own[last+1] {
+			last++
+		}
+		ranges = append(ranges, fmt.Sprintf("%s:%d-%d", host, first, last))
+		first = last
+	}
+	return ranges, nil
+}
