@@ -1,6 +1,52 @@
-.PHONY: build tools
-build:
-	go build -o bin/mi-lb ./cmd/mi-lb
-tools: bin/consul
-bin/consul:
-	cd tools && go build -o ../bin/consul github.com/hashicorp/consul
+# What mi-lb needs to be built, tried and tested. Every target installs what it
+# misses with the system's package manager, or says in one line what is missing.
+
+GO ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+SOURCES := $(shell find cmd lb watch templates provision deploy -name '*.go' -o -path '*/builtin/*' -o -name '*.html' 2>/dev/null) go.mod go.sum
+
+.PHONY: build tools demo test lint bench fuzz clean help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: bin/mi-lb ## build bin/mi-lb
+
+bin/mi-lb: $(SOURCES)
+	$(GO) build -ldflags "-X main.version=$(VERSION)" -o $@ ./cmd/mi-lb
+
+tools: bin/consul ## build bin/consul, a real Consul, from the pinned module (about 5 minutes, once)
+
+bin/consul: tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../bin/consul github.com/hashicorp/consul
+
+# An installed Consul that is new enough is as good as one of our own.
+.PHONY: consul
+consul:
+	@test/prerequisites consul || $(MAKE) --no-print-directory tools
+
+demo: consul build ## a whole platform on this machine, to try; CHECK=1 tries it itself
+	@test/prerequisites demo
+	$(GO) run ./test/sandbox/cmd/sandbox $(if $(CHECK),--check) $(DEMO)
+
+test: consul build ## run all tests, with the race detector
+	@test/prerequisites test
+	$(GO) test -race -timeout 40m $(TESTFLAGS) ./...
+
+lint: ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+FUZZTIME ?= 60s
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@test/fuzz $(FUZZTIME)
+
+bench: consul build ## measure mi-lb beside its peers; tables and charts go to docs/benchmarks
+	@test/prerequisites bench
+	$(GO) run ./test/bench
+
+clean: ## remove what was built
+	rm -rf bin
