@@ -24,7 +24,9 @@ type loop struct {
 	reading sync.WaitGroup
 	number  uint64
 
-	// dueAll is when to read everything; the zero time while that is under way.
+	// dueAll is when to read everything, zero for no plan; allStarted is when the
+	// read under way began, zero for none. Both are set where another read must
+	// follow the one under way.
 	dueAll     time.Time
 	allStarted time.Time
 	allFailed  int
@@ -119,7 +121,7 @@ func (l *loop) next(now time.Time) time.Time {
 			next = t
 		}
 	}
-	if !l.dueAll.IsZero() {
+	if !l.dueAll.IsZero() && l.allStarted.IsZero() {
 		sooner(l.dueAll)
 	}
 	for id, at := range l.due {
