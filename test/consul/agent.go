@@ -59,6 +59,7 @@ type Agent struct {
 	options Options
 	binary  string
 	dir     string // configuration, socket, and data that does not outlive the agent
+	client  *api.Client
 
 	mu      sync.Mutex
 	process *process
@@ -98,6 +99,11 @@ func start(ctx context.Context, binary string, options Options) (*Agent, error) 
 		return nil, fmt.Errorf("start Consul agent %s: %w", options.Node, err)
 	}
 	a := &Agent{options: options, binary: binary, dir: dir}
+	a.client, err = api.NewClient(&api.Config{Address: a.HTTPAddress(), Scheme: "http", Token: options.ManagementToken})
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("client of Consul agent %s: %w", options.Node, err)
+	}
 	if err := a.launch(ctx); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -284,16 +290,7 @@ func (a *Agent) configuration() map[string]any {
 }
 
 // Client of the agent's plain API, with the management token where there is one.
-func (a *Agent) Client() *api.Client {
-	client, err := api.NewClient(&api.Config{
-		Address: a.HTTPAddress(), Scheme: "http", Token: a.options.ManagementToken,
-	})
-	if err != nil {
-		// Nothing that the environment could say makes this address invalid.
-		panic(fmt.Sprintf("client of Consul agent %s: %v", a.options.Node, err))
-	}
-	return client
-}
+func (a *Agent) Client() *api.Client { return a.client }
 
 // WaitLeader returns when the agent's datacenter has a leader and the agent is
 // in the catalog: from then on registrations work.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/time/rate"
 )
 
 // nodeView is one node's services and checks, which come in answers of their
@@ -119,6 +120,9 @@ func (s *session) followNodes(f *following) {
 	})
 }
 
+// perNode is perScope for answers that hold a whole node.
+func perNode() *rate.Limiter { return rate.NewLimiter(20, 20) }
+
 func (s *session) followNode(f *following, p *followed) {
 	p.node = &nodeView{}
 	wait := s.d.wait
@@ -133,7 +137,7 @@ func (s *session) followNode(f *following, p *followed) {
 		v, _, err := s.d.t.api.Catalog().NodeServiceList(p.scope.name, q)
 		return v, err
 	}
-	poll(s, p.ctx, pollSpec{wait: wait, pace: perScope(), fail: fail}, s.why, services,
+	poll(s, p.ctx, pollSpec{wait: wait, pace: perNode(), fail: fail}, s.why, services,
 		func(v *api.CatalogNodeServiceList, about meta, why doubt) {
 			if about.reset {
 				s.check()
@@ -149,7 +153,7 @@ func (s *session) followNode(f *following, p *followed) {
 		v, _, err := s.d.t.api.Health().Node(p.scope.name, q)
 		return v, err
 	}
-	poll(s, p.ctx, pollSpec{wait: wait, pace: perScope(), fail: fail}, s.why, checks,
+	poll(s, p.ctx, pollSpec{wait: wait, pace: perNode(), fail: fail}, s.why, checks,
 		func(v api.HealthChecks, about meta, why doubt) {
 			if about.reset {
 				s.check()

@@ -43,7 +43,7 @@ func nameSet(services map[string][]string) map[string]bool {
 func (s *session) pulse(f *following, run func(pollSpec)) {
 	run(pollSpec{
 		wait: pulseWait,
-		pace: rate.NewLimiter(10, 3),
+		pace: rate.NewLimiter(10, 10),
 		fail: func(err error) {
 			if broken(err) || refusal(err) {
 				s.err = err
@@ -75,7 +75,11 @@ func (s *session) followService(f *following, p *followed) {
 		v, _, err := s.d.t.api.Health().Service(p.scope.name, "", false, q)
 		return convertService(v, remote), err
 	}
-	poll(s, p.ctx, pollSpec{wait: s.d.wait, pace: perScope(), fail: func(err error) {
+	wait := s.d.wait
+	if s.d.t.plain() && !s.d.streaming {
+		wait = min(wait, plainWait)
+	}
+	poll(s, p.ctx, pollSpec{wait: wait, pace: perScope(), streamed: s.d.streaming, fail: func(err error) {
 		s.answered(f, p.scope)
 		s.failed(err)
 	}}, s.why, read, func(entries []entry, about meta, why doubt) {

@@ -30,6 +30,7 @@ type datacenter struct {
 	wait       time.Duration // of blocking queries
 	tick       time.Duration
 	sweepEvery time.Duration
+	streaming  bool // as far as it matters: over plain HTTP
 
 	catalog       *catalog
 	resolver      *resolver
@@ -117,6 +118,17 @@ func (d *datacenter) readNodes(q *api.QueryOptions) ([]*api.Node, error) {
 
 func (d *datacenter) nodes(ctx context.Context) ([]*api.Node, meta, error) {
 	return query(ctx, d.t, d.name, 0, 0, d.readNodes)
+}
+
+// learnStreaming finds out whether the agent answers health/service from a
+// stream, as it does unless that is turned off.
+func (d *datacenter) learnStreaming(ctx context.Context) error {
+	_, about, err := query(ctx, d.t, d.name, 1, time.Millisecond, func(q *api.QueryOptions) ([]*api.ServiceEntry, error) {
+		v, _, err := d.t.api.Health().Service("consul", "", false, q)
+		return v, err
+	})
+	d.streaming = about.streaming
+	return err
 }
 
 // reached notes that the datacenter has just answered.

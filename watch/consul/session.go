@@ -145,6 +145,11 @@ func (s *session) open() error {
 	if s.d.t.plain() {
 		s.d.lines.atMost(plainPolls)
 	}
+	if s.d.t.plain() {
+		if err := s.d.learnStreaming(s.ctx); err != nil {
+			return fmt.Errorf("read a service of datacenter %s: %w", s.d.name, err)
+		}
+	}
 	s.filtered = about.filtered
 	s.size = size{len(services), len(nodes)}
 	s.begin(s.d.lines.choose(s.d.name, s.size, s.mode))
@@ -445,6 +450,9 @@ func (s *session) report() { s.d.report(s) }
 type pollSpec struct {
 	wait time.Duration
 	pace *rate.Limiter
+	// streamed says that the agent answers from a stream, and so notices when a
+	// query is given up.
+	streamed bool
 	// fail is run in the session for an error.
 	fail func(error)
 }
@@ -456,13 +464,12 @@ func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 	read func(*api.QueryOptions) (T, error), take func(T, meta, doubt)) {
 	s.d.polls.Go(func() {
 		var index uint64
-		var streaming bool
 		fails, why := 0, first
 		for spec.pace.Wait(ctx) == nil {
 			began := s.d.now()
 			value, about, err := query(ctx, s.d.t, s.d.name, index, spec.wait, read)
 			if ctx.Err() != nil {
-				if index > 0 && !streaming && s.d.t.plain() {
+				if index > 0 && !spec.streamed && s.d.t.plain() {
 					s.d.lines.linger(began.Add(spec.wait * 17 / 16))
 				}
 				return
@@ -476,7 +483,7 @@ func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 				}
 				continue
 			}
-			fails, streaming = 0, about.streaming
+			fails = 0
 			believe := why
 			if believe == noDoubt {
 				believe = about.doubt()
@@ -496,5 +503,5 @@ func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 }
 
 // perScope lets a scope's long-poll answer at once, and often, but not
-// endlessly: what changes faster than this is published 20 times a second.
-func perScope() *rate.Limiter { return rate.NewLimiter(20, 4) }
+// endlessly: what goes on changing faster is published this many times a second.
+func perScope() *rate.Limiter { return rate.NewLimiter(40, 20) }
