@@ -55,11 +55,13 @@ func newHub(buffer int, closesSlow bool) *hub {
 	return &hub{buffer: buffer, closesSlow: closesSlow, streams: map[*stream]bool{}}
 }
 
-func (h *hub) attach(kinds []string, full bool) *stream {
+// attach opens a stream; all streams are told, the new one before anything else.
+func (h *hub) attach(kinds []string, full bool, attached event) *stream {
 	s := &stream{kinds: kinds, full: full, events: make(chan []byte, h.buffer), closed: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.streams[s] = true
+	h.deliver(attached)
 	return s
 }
 
@@ -113,6 +115,10 @@ func (h *hub) dropNothing() {
 func (h *hub) publish(e event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.deliver(e)
+}
+
+func (h *hub) deliver(e event) {
 	if h.silent || h.drops(e.kind) {
 		return
 	}
@@ -177,7 +183,11 @@ func eventObject(kind string, at time.Time, pairs []any) json.RawMessage {
 
 // publish sends an event to all streams; pairs are its own keys and values.
 func (c *Cluster) publish(kind string, pairs ...any) {
-	c.hub.publish(event{kind: kind, light: eventObject(kind, time.Now(), pairs)})
+	c.hub.publish(newEvent(kind, pairs...))
+}
+
+func newEvent(kind string, pairs ...any) event {
+	return event{kind: kind, light: eventObject(kind, time.Now(), pairs)}
 }
 
 func (c *Cluster) publishStatus(t *task, message string) {

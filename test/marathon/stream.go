@@ -18,6 +18,16 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if format := query.Get("plan-format"); format != "" {
 		full = format != "light"
 	}
+	remote, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		remote = r.RemoteAddr
+	}
+	// Attached before the client sees an answer: what it does next, it hears of.
+	s := c.hub.attach(query["event_type"], full, newEvent("event_stream_attached", "remoteAddress", remote))
+	defer func() {
+		c.hub.detach(s)
+		c.publish("event_stream_detached", "remoteAddress", remote)
+	}()
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream;charset=utf-8")
 	w.Header().Set("Connection", "close")
@@ -25,16 +35,6 @@ func (c *Cluster) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if control.Flush() != nil {
 		return
 	}
-	remote, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		remote = r.RemoteAddr
-	}
-	s := c.hub.attach(query["event_type"], full)
-	c.publish("event_stream_attached", "remoteAddress", remote)
-	defer func() {
-		c.hub.detach(s)
-		c.publish("event_stream_detached", "remoteAddress", remote)
-	}()
 	heartbeat := time.NewTicker(c.options.HeartbeatInterval)
 	defer heartbeat.Stop()
 	send := func(parts ...string) bool {
