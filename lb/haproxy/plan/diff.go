@@ -1,0 +1,244 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/runtime"
+	"github.com/mi-lb/mi-lb/lb/routing"
+)
+
+// Reasons for a reload: stable words, fit for a metric's label.
+const (
+	NewBackend     = "new-backend"
+	BackendChanged = "backend-changed"
+	// ServersStatic: servers cannot be added to the backend, or to any.
+	ServersStatic = "servers-static"
+	BackupChanged = "backup-changed"
+	PortOpened    = "port-opened"
+	PortChanged   = "port-changed"
+	PortClosed    = "port-closed"
+)
+
+// Reason is why HAProxy must be reloaded.
+type Reason struct {
+	// Word is one of the constants, Detail what it is about: "web", "9000".
+	Word   string
+	Detail string
+	// Deferred: nothing is wrong until there is a reload; it may wait for others. A
+	// port that is not wanted any more stays open until then, and whoever asks there
+	// finds what its backend still has.
+	Deferred bool
+}
+
+func (r Reason) String() string { return r.Word + " " + r.Detail }
+
+// Plan is what it takes.
+type Plan struct {
+	// Ops are to be done in this order.
+	Ops []Op
+	// Reload has the reasons that operations cannot meet; empty if there is no need.
+	Reload []Reason
+	// Leaving are servers that run, are not wanted, and after Ops are drained: to be
+	// cut after a grace with [Running.Cut]. Those that left before are among them as
+	// long as they are not in maintenance and their backend changes.
+	Leaving []Ref
+	// Refused is what could not be encoded; the rest of the plan does without.
+	Refused []error
+
+	marks  []mark
+	routes []routing.Route
+	ports  []routing.Port
+	// unsettled: some rows wait for a reload.
+	unsettled bool
+}
+
+// mark says what a backend equals after the plan.
+type mark struct {
+	id     string
+	source *routing.Backend
+}
+
+// Empty is true if there is nothing to do.
+func (p Plan) Empty() bool { return len(p.Ops) == 0 && len(p.Reload) == 0 && len(p.Refused) == 0 }
+
+// Urgent is true if a reload must be soon.
+func (p Plan) Urgent() bool {
+	return slices.ContainsFunc(p.Reload, func(r Reason) bool { return !r.Deferred })
+}
+
+// After is the model when all operations of the plan, which was made for it, have
+// succeeded. If some did not, use [Running.Apply] with those that did: the next plan
+// then takes care of the others.
+func (r *Running) After(p Plan) *Running {
+	e := newEdit(r)
+	for _, op := range p.Ops {
+		op.apply(e)
+	}
+	for _, m := range p.marks {
+		if b := e.backend(m.id); b != nil {
+			b.source, b.gone = m.source, m.source == nil
+		}
+	}
+	if !p.unsettled {
+		e.r.routes, e.r.portRows = p.routes, p.ports
+	}
+	return e.done()
+}
+
+// Diff is what it takes to make HAProxy run the table.
+func Diff(running *Running, wanted *routing.Table, caps runtime.Capabilities) Plan {
+	d := &differ{running: running, caps: caps, claimed: map[string]string{}, plan: Plan{routes: wanted.Routes, ports: wanted.Ports}}
+	d.backends(wanted.Backends)
+	d.ports(wanted.Ports)
+	d.rows(wanted)
+	d.plan.Ops = slices.Concat(d.enter, d.lead, d.forget, d.leave)
+	return d.plan
+}
+
+// differ collects a plan. Its operations are in the order they must be done.
+type differ struct {
+	running *Running
+	caps    runtime.Capabilities
+	plan    Plan
+	// enter: servers come and change; lead: rows lead to backends; forget: rows go;
+	// leave: servers get no new traffic.
+	enter, lead, forget, leave []Op
+	// claimed are spares that this plan uses, by id.
+	claimed map[string]string
+}
+
+func (d *differ) reload(word, detail string) {
+	d.plan.Reload = append(d.plan.Reload, Reason{Word: word, Detail: detail, Deferred: word == PortClosed})
+}
+
+// backends walks the two lists, both sorted by id.
+func (d *differ) backends(wanted []*routing.Backend) {
+	have := d.running.backends
+	for len(have) > 0 || len(wanted) > 0 {
+		switch {
+		case len(wanted) == 0 || (len(have) > 0 && have[0].ID < wanted[0].ID):
+			d.left(have[0])
+			have = have[1:]
+		case len(have) == 0 || wanted[0].ID < have[0].ID:
+			d.newBackend(wanted[0])
+			wanted = wanted[1:]
+		default:
+			if have[0].source != wanted[0] {
+				d.backend(have[0], wanted[0])
+			}
+			have, wanted = have[1:], wanted[1:]
+		}
+	}
+}
+
+// left is a backend that is not wanted: its section stays until a reload.
+func (d *differ) left(b *Backend) {
+	if b.gone {
+		return
+	}
+	for _, s := range b.Servers {
+		d.leaves(b, s)
+	}
+	d.plan.marks = append(d.plan.marks, mark{id: b.ID})
+}
+
+func (d *differ) leaves(b *Backend, s Server) {
+	ref := Ref{b.ID, b.Name, s.Name}
+	if s.State == routing.Ready {
+		d.leave = append(d.leave, SetServerState{ref, routing.Drain})
+	}
+	if s.State != routing.Maint {
+		d.plan.Leaving = append(d.plan.Leaving, ref)
+	}
+}
+
+func (d *differ) newBackend(b *routing.Backend) {
+	e := d.running.encoding
+	if len(d.claimed) < len(d.running.spares) && e.FitsSpare != nil && e.FitsSpare(b) && d.caps.AddServer {
+		name := d.running.spares[len(d.claimed)]
+		d.claimed[b.ID] = name
+		d.enter = append(d.enter, ClaimSpare{ID: b.ID, Backend: name, options: b})
+		d.backend(&Backend{ID: b.ID, Name: name, options: b}, b)
+		return
+	}
+	d.reload(NewBackend, b.ID)
+}
+
+func (d *differ) backend(have *Backend, want *routing.Backend) {
+	settled := true
+	reload := func(word string) { settled = false; d.reload(word, want.ID) }
+	if !sameOptions(have.options, want) {
+		reload(BackendChanged)
+	}
+	var added []routing.Server
+	kept := make(map[string]bool, len(want.Servers))
+	backup := false
+	for _, s := range want.Servers {
+		w := modelled(s)
+		kept[w.Name] = true
+		h, found := have.Server(w.Name)
+		if !found {
+			added = append(added, s)
+			continue
+		}
+		backup = backup || h.Backup != w.Backup
+		d.server(Ref{have.ID, have.Name, w.Name}, h, w)
+	}
+	if backup {
+		reload(BackupChanged)
+	}
+	if len(added) > 0 && (!d.caps.AddServer || d.running.encoding.static(have.options)) {
+		reload(ServersStatic)
+	} else if len(added) > 0 && !d.add(have, want, added) {
+		settled = false
+	}
+	for _, s := range have.Servers {
+		if !kept[s.Name] {
+			d.leaves(have, s)
+		}
+	}
+	if settled {
+		d.plan.marks = append(d.plan.marks, mark{want.ID, want})
+	}
+}
+
+func (d *differ) add(have *Backend, want *routing.Backend, servers []routing.Server) bool {
+	args, err := d.running.encoding.args(want, servers)
+	if err != nil {
+		d.plan.Refused = append(d.plan.Refused, fmt.Errorf("add servers to backend %q of service %q: %w", want.ID, want.Service, err))
+		return false
+	}
+	for i, s := range servers {
+		d.enter = append(d.enter, AddServer{
+			Ref: Ref{have.ID, have.Name, serverName(s)}, Server: s, Args: args[i],
+			DynamicCookie: have.options.Sticky && have.options.Protocol == routing.HTTP,
+		})
+	}
+	return true
+}
+
+// server makes one that runs equal to the one wanted.
+func (d *differ) server(ref Ref, have, want Server) {
+	// One that gets no more new traffic does so before anything else about it changes,
+	// one that gets it again after.
+	if have.State != want.State && want.State != routing.Ready {
+		d.leave = append(d.leave, SetServerState{ref, want.State})
+	}
+	ops := &d.enter
+	if want.State != routing.Ready {
+		ops = &d.leave
+	}
+	if have.Address != want.Address {
+		*ops = append(*ops, SetServerAddress{ref, want.Address})
+	}
+	if have.Weight != want.Weight {
+		*ops = append(*ops, SetServerWeight{ref, want.Weight})
+	}
+	if have.MaxConn != want.MaxConn {
+		*ops = append(*ops, SetServerMaxConn{ref, want.MaxConn})
+	}
+	if have.State != want.State && want.State == routing.Ready {
+		d.enter = append(d.enter, SetServerState{ref, routing.Ready})
+	}
+}

@@ -1,0 +1,61 @@
+package plan
+
+import (
+	"strings"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
+	"github.com/mi-lb/mi-lb/lb/routing"
+)
+
+// Row is a row of a map. Map is the path of its file as the configuration has it.
+type Row struct{ Map, Key, Value string }
+
+// Encoding is how the files in use write a table down.
+type Encoding struct {
+	// Servers are, for each of the servers, what follows `add server `: a first word
+	// that names it, which is not used, and its arguments from the template of the
+	// configuration's server lines.
+	Servers func(b *routing.Backend, servers []routing.Server) ([]string, error)
+	// Route is the row of a route, without the value: that is the backend's name.
+	Route func(r routing.Route) (Row, error)
+	// Port is the row of a service port that opens and closes with it, without the
+	// value. For a port that has a frontend of its own, Map is "".
+	Port func(p routing.Port) (Row, error)
+	// Static says that servers cannot be added to the backend, or their weights not
+	// be changed, at run time. Nil is [Static].
+	Static func(b *routing.Backend) bool
+	// Extra are rows that the files have whatever the table says.
+	Extra []Row
+	// Spares are the names of backends rendered ahead, without servers, and FitsSpare
+	// says which backends they can be.
+	Spares    []string
+	FitsSpare func(b *routing.Backend) bool
+}
+
+// Static is true of a balance that takes no servers at run time, given that hashes
+// are rendered with `hash-type consistent`.
+func Static(b *routing.Backend) bool { return strings.HasPrefix(b.Balance, "static-rr") }
+
+func (e *Encoding) static(b *routing.Backend) bool {
+	if e.Static != nil {
+		return e.Static(b)
+	}
+	return Static(b)
+}
+
+// args are the arguments of `add server` after the name.
+func (e *Encoding) args(b *routing.Backend, servers []routing.Server) ([]string, error) {
+	lines, err := e.Servers(b, servers)
+	if err != nil {
+		return nil, err
+	}
+	args := make([]string, len(lines))
+	for i, line := range lines {
+		_, args[i], _ = strings.Cut(line, " ")
+	}
+	return args, nil
+}
+
+func backendName(id string) string { return encode.Name(id) }
+
+func serverName(s routing.Server) string { return encode.Name(s.Name) }
