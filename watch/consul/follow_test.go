@@ -15,6 +15,7 @@ import (
 )
 
 func TestEveryModeFollowsEveryChange(t *testing.T) {
+	t.Parallel()
 	a := startAgent(t, agent.Options{})
 	for _, mode := range []struct {
 		name  string
@@ -116,6 +117,7 @@ func TestEveryModeFollowsEveryChange(t *testing.T) {
 }
 
 func TestTheModeFollowsTheSizeOfTheCatalogAndNothingIsLost(t *testing.T) {
+	t.Parallel()
 	a := startAgent(t, agent.Options{}) // with its default of 200 connections per address
 	registerMany(t, a, 0, 20, 100)
 	w := start(t, consul.Config{Address: a.HTTPAddress()})
@@ -185,6 +187,7 @@ func TestTheModeFollowsTheSizeOfTheCatalogAndNothingIsLost(t *testing.T) {
 }
 
 func TestHTTPSAndASocketAreUsedWithinWhatEachAllows(t *testing.T) {
+	t.Parallel()
 	certificates, err := agent.NewCertificates(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +214,7 @@ func TestHTTPSAndASocketAreUsedWithinWhatEachAllows(t *testing.T) {
 }
 
 func TestNothingIsPublishedWhenNothingChanges(t *testing.T) {
+	t.Parallel()
 	a := startAgent(t, agent.Options{})
 	p := startProxy(t, a)
 	register(t, a, registration("n1", "web"))

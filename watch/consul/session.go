@@ -463,20 +463,21 @@ type pollSpec struct {
 func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 	read func(*api.QueryOptions) (T, error), take func(T, meta, doubt)) {
 	s.d.polls.Go(func() {
-		var index uint64
+		// last is the index of the newest answer, ask the one to wait for a change of.
+		var last, ask uint64
 		fails, why := 0, first
 		for spec.pace.Wait(ctx) == nil {
 			began := s.d.now()
-			value, about, err := query(ctx, s.d.t, s.d.name, index, spec.wait, read)
+			value, about, err := query(ctx, s.d.t, s.d.name, ask, spec.wait, read)
 			if ctx.Err() != nil {
-				if index > 0 && !spec.streamed && s.d.t.plain() {
+				if ask > 0 && !spec.streamed && s.d.t.plain() {
 					s.d.lines.linger(began.Add(spec.wait * 17 / 16))
 				}
 				return
 			}
 			if err != nil {
 				fails++
-				index, why = 0, afterError
+				last, ask, why = 0, 0, afterError
 				s.send(ctx, func() { spec.fail(err) })
 				if !pause(ctx, backoff(fails, err)) {
 					return
@@ -489,13 +490,20 @@ func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 				believe = about.doubt()
 			}
 			why = noDoubt
-			if about.index < index {
+			switch {
+			case about.index < last:
 				// What this answer was computed from may be as odd as its index: ask
 				// anew, and doubt that answer too.
 				about.reset, believe, why = true, afterReset, afterReset
-				index = 0
-			} else {
-				index = max(1, about.index)
+				last, ask = 0, 0
+			case about.index == last && ask > 0:
+				// Woken, or timed out, without news. Consul answers so, with the old
+				// index, when its state has just been replaced by a snapshot; what the
+				// index is now, only a query that does not wait will say.
+				ask = 0
+			default:
+				last = max(1, about.index)
+				ask = last
 			}
 			s.send(ctx, func() { take(value, about, believe) })
 		}
