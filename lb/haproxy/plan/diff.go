@@ -12,7 +12,8 @@ import (
 const (
 	NewBackend     = "new-backend"
 	BackendChanged = "backend-changed"
-	// ServersStatic: servers cannot be added to the backend, or to any.
+	// ServersStatic: servers cannot be added to the backend, or to any, or their
+	// weights not be changed.
 	ServersStatic = "servers-static"
 	BackupChanged = "backup-changed"
 	PortOpened    = "port-opened"
@@ -173,7 +174,8 @@ func (d *differ) backend(have *Backend, want *routing.Backend) {
 	}
 	var added []routing.Server
 	kept := make(map[string]bool, len(want.Servers))
-	backup := false
+	static := d.running.encoding.static(have.options)
+	backup, fixed := false, false
 	for _, s := range want.Servers {
 		w := modelled(s)
 		kept[w.Name] = true
@@ -183,12 +185,17 @@ func (d *differ) backend(have *Backend, want *routing.Backend) {
 			continue
 		}
 		backup = backup || h.Backup != w.Backup
+		if static && h.Weight != w.Weight {
+			// What gets no new traffic needs no weight either.
+			fixed = fixed || w.State == routing.Ready
+			w.Weight = h.Weight
+		}
 		d.server(Ref{have.ID, have.Name, w.Name}, h, w)
 	}
 	if backup {
 		reload(BackupChanged)
 	}
-	if len(added) > 0 && (!d.caps.AddServer || d.running.encoding.static(have.options)) {
+	if fixed || len(added) > 0 && (!d.caps.AddServer || static) {
 		reload(ServersStatic)
 	} else if len(added) > 0 && !d.add(have, want, added) {
 		settled = false

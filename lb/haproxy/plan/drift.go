@@ -98,7 +98,7 @@ func (d *drift) backend(b *Backend, seen []runtime.Server) {
 			d.unknown(b, seen[0])
 			seen = seen[1:]
 		default:
-			d.server(Ref{b.ID, b.Name, have[0].Name}, have[0], seen[0])
+			d.server(b, have[0], seen[0])
 			have, seen = have[1:], seen[1:]
 		}
 	}
@@ -166,12 +166,17 @@ func (d *drift) wanted(b *Backend, s Server) (routing.Server, bool) {
 	return routing.Server{}, false
 }
 
-func (d *drift) server(ref Ref, have Server, seen runtime.Server) {
+func (d *drift) server(b *Backend, have Server, seen runtime.Server) {
+	ref := Ref{b.ID, b.Name, have.Name}
 	if seen.Address != have.Address {
 		d.found(ServerAddress, SetServerAddress{ref, seen.Address}, SetServerAddress{ref, have.Address})
 	}
 	if seen.Weight != have.Weight {
-		d.found(ServerWeight, SetServerWeight{ref, seen.Weight}, SetServerWeight{ref, have.Weight})
+		var repair []Op
+		if !d.running.encoding.static(b.options) {
+			repair = append(repair, SetServerWeight{ref, have.Weight})
+		}
+		d.found(ServerWeight, SetServerWeight{ref, seen.Weight}, repair...)
 	}
 	if state := routing.ServerState(seen.State); state != have.State {
 		d.found(ServerState, SetServerState{ref, state}, SetServerState{ref, have.State})
