@@ -125,7 +125,13 @@ func (e *Engine) Kill() { e.process.end(syscall.SIGKILL) }
 
 // Relaunch starts the engine again with the same data.
 func (e *Engine) Relaunch(ctx context.Context) error {
-	os.Remove(filepath.Join(e.dir, "docker.pid"))
+	// Where nobody reaps orphans, the containerd of a killed engine is a zombie
+	// that the next engine would take for running.
+	for _, file := range []string{"docker.pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"} {
+		if err := os.Remove(filepath.Join(e.dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("start Docker again: %w", err)
+		}
+	}
 	return e.launch(ctx)
 }
 
@@ -194,8 +200,41 @@ var counter = func() func() uint32 {
 	}
 }()
 
-// remove removes an engine's folder, with what is mounted in it, and its bridge.
+// endShims ends what a killed engine left running: containerd, the shims of
+// containers, which have the engine's folder in their arguments, and containers,
+// which are children of theirs.
+func endShims(dir string) {
+	var shims []int
+	children := map[int][]int{}
+	folders, _ := filepath.Glob("/proc/[0-9]*")
+	for _, folder := range folders {
+		pid, _ := strconv.Atoi(filepath.Base(folder))
+		stat, err := os.ReadFile(filepath.Join(folder, "stat"))
+		if err != nil {
+			continue
+		}
+		var parent int
+		var state string
+		if _, err := fmt.Sscan(string(stat[bytes.LastIndexByte(stat, ')')+1:]), &state, &parent); err == nil {
+			children[parent] = append(children[parent], pid)
+		}
+		arguments, _ := os.ReadFile(filepath.Join(folder, "cmdline"))
+		if pid != os.Getpid() && bytes.Contains(arguments, []byte(dir+"/")) {
+			shims = append(shims, pid)
+		}
+	}
+	for _, shim := range shims {
+		for _, child := range children[shim] {
+			_ = syscall.Kill(child, syscall.SIGKILL)
+		}
+		_ = syscall.Kill(shim, syscall.SIGKILL)
+	}
+}
+
+// remove removes an engine's folder, with what runs for it and is mounted in it,
+// and its bridge.
 func remove(dir, bridge string) {
+	endShims(dir)
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err == nil {
 		lines := strings.Split(string(mounts), "\n")
 		for i := len(lines) - 1; i >= 0; i-- {
