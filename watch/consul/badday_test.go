@@ -361,7 +361,10 @@ func TestATokenThatSeesLessTakesNothingAwayAtOnceAndANewOneIsUsedAtOnce(t *testi
 	if _, _, err := a.Client().ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	// A policy wakes no query; the next registration does, or a minute.
+	// A policy wakes no query, and one that waits keeps the permissions it began
+	// with: the second registration from here on is answered with less.
+	wake(t, a, "n1", "api")
+	w.waitInstance(t, "dc1", "api", "n1", func(i watch.Instance) bool { return i.Meta["woken"] != "" })
 	register(t, a, registration("n1", "web", status(api.HealthWarning), func(r *api.CatalogRegistration) {
 		r.Service.Tags = []string{"new"}
 	}))
