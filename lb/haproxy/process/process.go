@@ -370,11 +370,11 @@ var errEnded = errors.New("HAProxy has ended")
 func (p *Process) serving(ctx context.Context, m *master, fits func(State) bool) (State, error) {
 	last := errors.New("it does not answer")
 	for {
-		if procs, err := p.master.Processes(ctx); err != nil {
+		if procs, err := p.processes(ctx); err != nil {
 			last = err
 		} else if state := stateOf(procs); state.Worker == 0 || !fits(state) {
 			last = fmt.Errorf("master %d has the worker %d", state.Master, state.Worker)
-		} else if info, err := p.runtime.Info(ctx); err != nil {
+		} else if info, err := p.info(ctx); err != nil {
 			last = fmt.Errorf("worker %d: %w", state.Worker, err)
 		} else if info.PID != state.Worker {
 			last = fmt.Errorf("%s is answered by process %d, not by worker %d", p.cfg.RuntimeSocket, info.PID, state.Worker)
@@ -390,6 +390,22 @@ func (p *Process) serving(ctx context.Context, m *master, fits func(State) bool)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// answerWithin bounds one question. A master that starts itself anew may take a
+// connection and forget it: the question is better asked again.
+const answerWithin = time.Second
+
+func (p *Process) processes(ctx context.Context) (runtime.Processes, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return p.master.Processes(ctx)
+}
+
+func (p *Process) info(ctx context.Context) (runtime.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return p.runtime.Info(ctx)
 }
 
 // take waits for the turn to start, reload or stop HAProxy.

@@ -14,7 +14,7 @@ const (
 	attempts = 4
 	// lostAfter is how long a master that answers may show no trace of a reload
 	// before its request counts as lost.
-	lostAfter = 500 * time.Millisecond
+	lostAfter = time.Second
 )
 
 // Request is what a reload is for.
@@ -128,21 +128,28 @@ func (p *Process) reload(ctx context.Context, m *master, req Request) (State, er
 	if _, err := p.serving(ctx, m, func(State) bool { return true }); err != nil {
 		return State{}, err
 	}
-	before, err := p.master.Processes(ctx)
+	before, err := p.processes(ctx)
 	if err != nil {
 		return State{}, err
 	}
 	mark := p.output.Mark()
-	reply, err := p.master.Reload(ctx)
-	if err != nil {
-		return State{}, err
-	}
-	if reply.Answered && !reply.Success {
-		return State{}, p.refused(ctx, mark, reply)
-	}
+	// The answer, of those that give one, is waited for beside the signs of a reload: a
+	// master before 2.7 may take the connection along and never close it.
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	replies := make(chan runtime.ReloadReply, 1)
+	failures := make(chan error, 1)
 	asked := time.Now()
+	go func() {
+		if reply, err := p.master.Reload(asking); err != nil {
+			failures <- err
+		} else {
+			replies <- reply
+		}
+	}()
+	var reply runtime.ReloadReply
 	for {
-		procs, err := p.master.Processes(ctx)
+		procs, err := p.processes(ctx)
 		switch {
 		case err != nil:
 			// It is in the middle of starting itself anew, or has ended.
@@ -161,6 +168,12 @@ func (p *Process) reload(ctx context.Context, m *master, req Request) (State, er
 			return State{}, errLost
 		}
 		select {
+		case reply = <-replies:
+			if reply.Answered && !reply.Success {
+				return State{}, p.refused(ctx, mark, reply)
+			}
+		case err := <-failures:
+			return State{}, err
 		case <-m.gone:
 			return State{}, errEnded
 		case <-ctx.Done():

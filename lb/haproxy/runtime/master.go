@@ -128,7 +128,7 @@ func (m *Master) Reload(ctx context.Context) (ReloadReply, error) {
 	text, err := exchange(ctx, m.socket, deadline, []byte("reload;quit\n"))
 	// A master before 2.7 becomes its own successor with the connection open, which
 	// may show as a reset.
-	if err != nil && (ctx.Err() != nil || !errors.Is(err, unix.ECONNRESET)) {
+	if err != nil && (ctx.Err() != nil || !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE)) {
 		return ReloadReply{}, fmt.Errorf("reload on %s: %w", m.socket, err)
 	}
 	return ParseReload(string(text)), nil
