@@ -255,7 +255,9 @@ func (s serverLine) server() (Server, error) {
 		return Server{}, err
 	}
 	server := Server{Weight: 1}
-	if server.Address, err = netip.ParseAddrPort(address); err != nil {
+	if parsed, err := netip.ParseAddrPort(address); err == nil {
+		server.Address = parsed
+	} else {
 		// A name, a socket, a port that is relative: not to be changed at run time.
 		server.rest = address
 	}

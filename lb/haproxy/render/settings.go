@@ -110,7 +110,9 @@ type Check struct {
 	FastInterval, DownInterval time.Duration
 	// Rise and Fall are the checks that take a server in (1) and out (3).
 	Rise, Fall int
-	// ErrorLimit are the failed connections in a row that take a server out; default 3.
+	// ErrorLimit are the failed connections in a row that take a server out; default
+	// 2. At 1 a single lost SYN would take out a service's only instance; at 3 a lone
+	// request to a killed instance is held up for seconds (the pause before a retry).
 	ErrorLimit int
 }
 
@@ -136,7 +138,7 @@ func (s Settings) WithDefaults() Settings {
 	setDefault(&s.Check.DownInterval, time.Second)
 	setDefault(&s.Check.Rise, 1)
 	setDefault(&s.Check.Fall, 3)
-	setDefault(&s.Check.ErrorLimit, 3)
+	setDefault(&s.Check.ErrorLimit, 2)
 	return s
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
 	"github.com/mi-lb/mi-lb/lb/routing"
+	"github.com/mi-lb/mi-lb/watch"
 )
 
 // view is a whole table as templates see it.
@@ -168,7 +169,7 @@ func (v *view) addPorts(t *routing.Table, s Settings, backends map[string]*routi
 			Address: e.text(address(s, p.Number)),
 			HTTP:    p.Protocol == routing.HTTP,
 			Backend: encode.Name(p.Backend),
-			Via:     e.comment(p.Via),
+			Via:     watch.Printable(p.Via),
 		}
 		if e.err != nil {
 			return fail(e.err)

@@ -1,0 +1,240 @@
+package render
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
+	"github.com/mi-lb/mi-lb/lb/haproxy/render/haproxytest"
+	"github.com/mi-lb/mi-lb/lb/routing"
+	"github.com/mi-lb/mi-lb/templates"
+)
+
+// hostile is a table with the text in every place that takes any text.
+func hostile(text string) (*routing.Table, Settings) {
+	b := backend(text, server(text, "10.0.0.1:80"))
+	b.Service = text
+	b.Sticky = true
+	t := tcp(backend("tcp"+text, server("x"+text, "10.0.0.2:80")))
+	return &routing.Table{
+		Backends: []*routing.Backend{b, t},
+		Ports: []routing.Port{
+			{Number: 9000, Protocol: routing.HTTP, Backend: text, Service: text, Via: text},
+			{Number: 9001, Protocol: routing.TCP, Backend: "tcp" + text, Service: text, Via: text},
+		},
+		Routes: []routing.Route{
+			{Kind: routing.ByHost, Host: "a.example.com", Path: "/x", Backend: text, Service: text, Via: text},
+			{Kind: routing.BySNI, Host: "a.example.com", Backend: "tcp" + text},
+			{Kind: routing.ByAppID, Host: "/a", Backend: text},
+		},
+	}, Settings{Dir: "/d", HTTP: []string{":80"}, HTTPS: []string{":443"}, AppID: []string{":81"}, Domain: "d", StickyKey: "k" + text, Log: "127.0.0.1 local0"}
+}
+
+var nasty = []string{
+	"web", "", " ", "a b", "a\nserver evil 1.2.3.4:80", "a\r\nbackend evil", "\x00", `"`, `'`, `\`, `a\`, "${HOME}", `"${HOME}"`, "%[src]", "#", "a #b",
+	";", "<<", "{", "}", "if TRUE", "\xff", "wéb", "\u2028", "{{ env \"HOME\" }}", "{{ template \"global\" }}", strings.Repeat("x", 10000),
+}
+
+// skeleton is the first word of every line and the number of its words: what
+// directives there are, without the names.
+func skeleton(t testing.TB, config []byte) []string {
+	t.Helper()
+	var list []string
+	for line := range strings.Lines(string(config)) {
+		words, err := encode.Words(line)
+		if err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		if len(words) > 0 {
+			list = append(list, words[0]+strings.Repeat(" x", len(words)-1))
+		}
+	}
+	return list
+}
+
+func FuzzNoTextOfATableAddsADirective(f *testing.F) {
+	for _, text := range nasty {
+		f.Add(text)
+	}
+	renderer := newRenderer(f)
+	table, settings := hostile("plain")
+	plain, err := renderer.Render(f.Context(), table, settings, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	want := skeleton(f, plain[ConfigFile])
+	f.Fuzz(func(t *testing.T, text string) {
+		table, settings := hostile(text)
+		files, err := renderer.Render(t.Context(), table, settings, nil)
+		if err != nil {
+			return
+		}
+		if got := skeleton(t, files[ConfigFile]); !slices.Equal(got, want) {
+			t.Errorf("%q adds a directive:\n%s", text, files[ConfigFile])
+		}
+		for name, content := range files {
+			if strings.HasSuffix(name, ".map") && strings.Count(string(content), "\n") != strings.Count(string(plain[name]), "\n") {
+				t.Errorf("%q adds a row to %s:\n%s", text, name, content)
+			}
+		}
+		args, err := renderer.ServerArgs(table.Backends[0], table.Backends[0].Servers, settings)
+		if err != nil || len(args) != 1 || strings.ContainsAny(args[0], "\n\r;") {
+			t.Errorf("%q as a server: %q, %v", text, args, err)
+		}
+	})
+}
+
+func FuzzHostsAndPathsStayInTheirRows(f *testing.F) {
+	for _, text := range nasty {
+		f.Add(text, text)
+	}
+	f.Add("a.example.com", "/%41;x=y")
+	f.Fuzz(func(t *testing.T, host, path string) {
+		_, row, err := MapRow(routing.Route{Kind: routing.ByHost, Host: host, Path: path, Backend: "b"})
+		if err != nil {
+			return
+		}
+		if strings.ContainsAny(row.Key, " \t\n\r\x00#$'\"\\") || !strings.Contains(row.Key, "/") {
+			t.Errorf("%q %q is the row %q", host, path, row.Key)
+		}
+	})
+}
+
+func TestHAProxyAcceptsHostileTables(t *testing.T) {
+	accepted := 0
+	for _, text := range nasty {
+		table, settings := hostile(text)
+		settings.Dir = goldenDir
+		if strings.ContainsAny(text, "\x00\n\r") {
+			settings.StickyKey = "k"
+			for i := range table.Ports {
+				table.Ports[i].Via = "x"
+			}
+		}
+		files, err := newRenderer(t).Render(t.Context(), table, settings, nil)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		acceptedByHAProxy(t, files)
+		accepted++
+	}
+	if accepted != len(nasty) {
+		t.Errorf("%d of %d were rendered", accepted, len(nasty))
+	}
+}
+
+func TestWhatCannotBeWrittenNamesItsService(t *testing.T) {
+	for name, spoil := range map[string]func(t *routing.Table){
+		"no address":        func(t *routing.Table) { t.Backends[0].Servers[0].Address = netip.AddrPort{} },
+		"weight":            func(t *routing.Table) { t.Backends[0].Servers[0].Weight = 257 },
+		"balance":           func(t *routing.Table) { t.Backends[0].Balance = "roundrobin\nserver evil 1.2.3.4:80" },
+		"balance argument":  func(t *routing.Table) { t.Backends[0].Balance = "hdr(a) b" },
+		"strip path":        func(t *routing.Table) { t.Backends[0].StripPath = "/a b" },
+		"check path":        func(t *routing.Table) { t.Backends[0].Check.Path = "/a\nb" },
+		"endless timeout":   func(t *routing.Table) { t.Backends[0].Timeouts.Server = 1 << 60 },
+		"negative interval": func(t *routing.Table) { t.Backends[0].Check.Timeout = -time.Second },
+		"two servers": func(t *routing.Table) {
+			t.Backends[0].Servers = append(t.Backends[0].Servers, t.Backends[0].Servers[0])
+		},
+		"host":                  func(t *routing.Table) { t.Routes[0].Host = "a b" },
+		"path":                  func(t *routing.Table) { t.Routes[0].Path = "/a b" },
+		"route without backend": func(t *routing.Table) { t.Backends = nil },
+		"tcp behind host":       func(t *routing.Table) { t.Backends[0].Protocol = routing.TCP },
+		"port without backend":  func(t *routing.Table) { t.Ports = []routing.Port{{Number: 1, Backend: "x", Service: "web"}} },
+		"port of other protocol": func(t *routing.Table) {
+			t.Ports = []routing.Port{{Number: 1, Backend: "web", Service: "web", Protocol: routing.TCP}}
+		},
+		"port out of range": func(t *routing.Table) {
+			t.Ports = []routing.Port{{Number: 70000, Backend: "web", Service: "web", Protocol: routing.HTTP}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := &routing.Table{Backends: []*routing.Backend{backend("web", server("s", "10.0.0.1:80"))}, Routes: []routing.Route{byHost("a.b", "/", "web")}}
+			spoil(table)
+			_, err := newRenderer(t).Render(t.Context(), table, Settings{Dir: "/d"}, nil)
+			var input *InputError
+			if !errors.As(err, &input) || input.Service != "web" {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestServerArgsComeFromTheOperatorsTemplate(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string) *Renderer {
+		haproxytest.WriteFile(t, dir, "server", text)
+		engine, err := templates.New(templates.Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return New(engine)
+	}
+	b := backend("web@dc2", server("a;b", "10.0.0.1:80"), server("c", "[::1]:81"))
+	got, err := write("{{ .Name }} {{ .Address }} ssl sni 'str(a b)' # why\n").ServerArgs(b, b.Servers, Settings{Dir: "/d"})
+	want := []string{
+		encode.Name("web@dc2") + "/" + encode.Name("a;b") + ` 10.0.0.1:80 ssl sni str(a\ b)`,
+		encode.Name("web@dc2") + `/c [::1]:81 ssl sni str(a\ b)`,
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := write("{{ .Name }} {{ .Address }}\n{{ .Name }}2 {{ .Address }}\n").ServerArgs(b, b.Servers, Settings{Dir: "/d"}); err == nil {
+		t.Error("two lines for one server are accepted")
+	}
+	_, err = write("{{ .Name }}\n{{ .Addres }}\n").ServerArgs(b, b.Servers, Settings{Dir: "/d"})
+	var mistake *templates.Error
+	if !errors.As(err, &mistake) || mistake.File != filepath.Join(dir, "server") || mistake.Line != 2 {
+		t.Errorf("got %v", err)
+	}
+	if got, err := newRenderer(t).ServerArgs(b, nil, Settings{Dir: "/d"}); err != nil || len(got) != 0 {
+		t.Errorf("no servers give %q, %v", got, err)
+	}
+}
+
+func TestSettingsSayWhatIsWrong(t *testing.T) {
+	wrong := Settings{
+		Dir: "relative", HTTP: []string{"80", "example.com:80", "1.2.3.4:0"}, ServicePortAddress: "x", ServicePortRange: PortRange{2, 1},
+		MaxConn: -1, User: "a\nb",
+	}
+	err := wrong.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{
+		"state_dir: ", `listen.http: "80"`, `listen.http: "example.com:80"`, `listen.http: "1.2.3.4:0"`,
+		"listen.service_port_address: ", "listen.service_port_range: ", "haproxy.maxconn: ", "haproxy: ",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in:\n%v", want, err)
+		}
+	}
+	right := Settings{Dir: "/d", HTTP: []string{":80", "*:81", "0.0.0.0:82", "[::]:83"}, ServicePortRange: PortRange{10000, 10100}}
+	if err := right.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOperatorsTemplateTakesThePlaceOfABuiltInOne(t *testing.T) {
+	dir := t.TempDir()
+	haproxytest.WriteFile(t, dir, "global.tmpl", "global\n    # mine\n    stats socket {{ settings.Socket }} mode 600 level admin expose-fd listeners")
+	haproxytest.WriteFile(t, dir, "extra.map", "{{ range table.Backends }}{{ mapRow .ID \"x\" }}\n{{ end }}")
+	engine, err := templates.New(templates.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := New(engine).Render(t.Context(), &routing.Table{Backends: []*routing.Backend{backend("web")}}, Settings{Dir: goldenDir, HTTP: []string{":80"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(files[ConfigFile]), "global\n    # mine\n") || string(files["extra.map"]) != "web x\n" {
+		t.Errorf("rendered:\n%s\n%s", files[ConfigFile], files["extra.map"])
+	}
+	acceptedByHAProxy(t, files)
+}
