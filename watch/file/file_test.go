@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -97,6 +98,14 @@ func (s *sink) Publish(p *watch.Part) {
 	s.parts[p.Source] = p
 	s.published++
 }
+
+// now is a copy of what the sink holds.
+func (s *sink) now() (map[watch.Source]*watch.Part, map[watch.Source]watch.State, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.parts), maps.Clone(s.states), s.published
+}
+
 func (s *sink) Withdraw(src watch.Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,23 +162,25 @@ func TestExampleBecomesParts(t *testing.T) {
 			}}}},
 			away: {Source: away, Datacenter: "dc2", Services: map[string]*watch.Service{"reports": {Name: "reports"}}},
 		}
-		if diff := cmp.Diff(want, s.parts, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		parts, states, n := s.now()
+		if diff := cmp.Diff(want, parts, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Error(diff)
 		}
 		for source := range want {
-			if s.states[source].Status != watch.Current {
-				t.Errorf("%+v", s.states[source])
+			if states[source].Status != watch.Current {
+				t.Errorf("%+v", states[source])
 			}
 		}
-		legacy, n := s.parts[home].Services["legacy"], s.published
+		legacy := parts[home].Services["legacy"]
 		after(10 * time.Minute)
-		if s.published != n {
+		if _, _, now := s.now(); now != n {
 			t.Error("published without a change")
 		}
 		write(t, path, strings.Replace(example, "  - name: reports\n    datacenter: dc2", "  - name: more", 1))
 		after(time.Second)
-		if s.parts[home].Services["legacy"] != legacy || s.parts[home].Services["more"] == nil || s.parts[away] != nil {
-			t.Errorf("%+v", s.parts)
+		parts, _, _ = s.now()
+		if parts[home].Services["legacy"] != legacy || parts[home].Services["more"] == nil || parts[away] != nil {
+			t.Errorf("%+v", parts)
 		}
 	})
 }
@@ -181,11 +192,12 @@ func TestBrokenOrMissingFileKeepsTheLastGoodPart(t *testing.T) {
 		check := func(when string, status watch.Status, services int, message string) {
 			t.Helper()
 			after(2 * time.Second)
+			parts, states, _ := s.now()
 			got := -1
-			if p := s.parts[source]; p != nil {
+			if p := parts[source]; p != nil {
 				got = len(p.Services)
 			}
-			if st := s.states[source]; st.Status != status || got != services || !strings.Contains(st.LastError, message) {
+			if st := states[source]; st.Status != status || got != services || !strings.Contains(st.LastError, message) {
 				t.Errorf("%s: %d services, %+v", when, got, st)
 			}
 		}
@@ -244,7 +256,8 @@ func TestFileMayBeReplacedInAnyWay(t *testing.T) {
 		has := func(when, name string) {
 			t.Helper()
 			after(time.Second)
-			if p := s.parts[watch.Source{Kind: watch.File, Name: path}]; p == nil || p.Services[name] == nil || len(p.Services) != 1 {
+			parts, _, _ := s.now()
+			if p := parts[watch.Source{Kind: watch.File, Name: path}]; p == nil || p.Services[name] == nil || len(p.Services) != 1 {
 				t.Errorf("%s: %+v", when, p)
 			}
 		}
@@ -260,11 +273,11 @@ func TestFileMayBeReplacedInAnyWay(t *testing.T) {
 		has("in place", "inplace")
 		// A writer that takes its time: what is there in between is good YAML.
 		write(t, path, "services: []\n")
-		time.Sleep(30 * time.Millisecond)
-		n := s.published
+		after(30 * time.Millisecond)
+		_, _, n := s.now()
 		write(t, path, with("inplace"))
 		has("half written in between", "inplace")
-		if s.published != n {
+		if _, _, now := s.now(); now != n {
 			t.Error("half a file was believed")
 		}
 	})
@@ -289,7 +302,8 @@ func TestHostNamesAreResolvedAgain(t *testing.T) {
 		is := func(when string, findings int, want ...string) {
 			t.Helper()
 			after(2 * time.Minute)
-			p := s.parts[source]
+			parts, _, _ := s.now()
+			p := parts[source]
 			var got []string
 			for _, i := range p.Services["web"].Instances {
 				got = append(got, i.Address.String())

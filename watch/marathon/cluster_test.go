@@ -226,6 +226,26 @@ func (c *cluster) set(change func()) {
 	change()
 }
 
+// singleReads counts the reads of single apps.
+func (c *cluster) singleReads() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for path, times := range c.requests {
+		if strings.HasPrefix(path, "/v2/apps/") {
+			n += times
+		}
+	}
+	return n
+}
+
+// shown are the credentials that a member has seen.
+func (c *cluster) shown(member string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.credentials[member]))
+}
+
 func (c *cluster) count(path string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,12 +266,10 @@ func app(id string, tasks ...string) string {
 
 // sink remembers what was published and reported.
 type sink struct {
-	mu        sync.Mutex
-	part      *watch.Part
-	parts     int
-	state     watch.State
-	published []time.Time
-	statuses  []watch.Status
+	mu    sync.Mutex
+	part  *watch.Part
+	parts int
+	state watch.State
 }
 
 func (s *sink) Publish(p *watch.Part) {
@@ -259,15 +277,11 @@ func (s *sink) Publish(p *watch.Part) {
 	defer s.mu.Unlock()
 	s.part = p
 	s.parts++
-	s.published = append(s.published, time.Now())
 }
 func (s *sink) Withdraw(watch.Source) {}
 func (s *sink) Report(st watch.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.statuses) == 0 || s.statuses[len(s.statuses)-1] != st.Status {
-		s.statuses = append(s.statuses, st.Status)
-	}
 	s.state = st
 }
 
@@ -275,6 +289,13 @@ func (s *sink) now() (*watch.Part, watch.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.part, s.state
+}
+
+// count is how many parts were published.
+func (s *sink) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parts
 }
 
 // String is the part in a line per task.

@@ -38,10 +38,10 @@ func TestFirstListIsPublishedAndUnchangedAppsKeepTheirPointers(t *testing.T) {
 		if got := p.Apps["/a"].Env; len(got) != 1 || got["SERVICE_NAME"] != "x" {
 			t.Errorf("environment: %v", got)
 		}
-		parts := s.parts
+		parts := s.count()
 		after(10 * time.Minute)
-		if s.parts != parts {
-			t.Errorf("published %d times without a change", s.parts-parts)
+		if n := s.count(); n != parts {
+			t.Errorf("published %d times without a change", n-parts)
 		}
 		c.set(func() { c.apps["/b"] = app("/b", "u1:32001:TASK_RUNNING:alive") })
 		c.send("instance_health_changed_event", `{"runSpecId":"/b","instanceId":"u1","healthy":true}`)
@@ -175,10 +175,10 @@ func TestCredentialsDoNotFollowARedirectToAStranger(t *testing.T) {
 	}
 	watching(t, three, prepare, func(t *testing.T, c *cluster, s *sink) {
 		after(20 * time.Second)
-		if c.count("/v2/events") == 0 || len(c.credentials["m1:8080"]) == 0 {
+		if c.count("/v2/events") == 0 || len(c.shown("m1:8080")) == 0 {
 			t.Fatal("no redirect, no credentials: the test tests nothing")
 		}
-		if seen := c.credentials["m3:8080"]; len(seen) != 0 {
+		if seen := c.shown("m3:8080"); len(seen) != 0 {
 			t.Errorf("a stranger was shown %v", seen)
 		}
 	})
@@ -304,7 +304,8 @@ func TestVerdictsAndAddressesComeBackFromTheSavedPart(t *testing.T) {
 func TestSuddenlyEmptyListIsHeldBackUntilConfirmed(t *testing.T) {
 	watching(t, three, withApp, func(t *testing.T, c *cluster, s *sink) {
 		after(5 * time.Second)
-		full := c.apps
+		var full map[string]string
+		c.set(func() { full = c.apps })
 		c.set(func() { c.leader, c.apps = "m2:8080", map[string]string{} })
 		c.cut()
 		after(time.Second)
@@ -345,7 +346,7 @@ func TestBurstOfEventsStaysCheap(t *testing.T) {
 	}
 	watching(t, three, prepare, func(t *testing.T, c *cluster, s *sink) {
 		after(5 * time.Second)
-		lists, parts := c.count("/v2/apps"), s.parts
+		lists, parts := c.count("/v2/apps"), s.count()
 		for second := range 10 {
 			for i := range 1000 {
 				c.send("status_update_event", fmt.Sprintf(`{"appId":"/app%d","taskId":"app%d.%d","taskStatus":"TASK_RUNNING"}`, i%200, i%200, second+2))
@@ -361,13 +362,8 @@ func TestBurstOfEventsStaysCheap(t *testing.T) {
 			t.Error("a killed task waits for the burst")
 		}
 		after(2 * time.Second)
-		single := 0
-		for path, n := range c.requests {
-			if strings.HasPrefix(path, "/v2/apps/") {
-				single += n
-			}
-		}
-		t.Logf("10,000 events in 10 s: %d reads of single apps, %d of all, %d parts", single, c.count("/v2/apps")-lists, s.parts-parts)
+		single := c.singleReads()
+		t.Logf("10,000 events in 10 s: %d reads of single apps, %d of all, %d parts", single, c.count("/v2/apps")-lists, s.count()-parts)
 		if n := c.count("/v2/apps") - lists; n > 14 {
 			t.Errorf("%d reads of everything", n)
 		}
@@ -417,8 +413,8 @@ func TestMarathonWithoutEventStreamIsPolled(t *testing.T) {
 func TestUnreadableDocumentKeepsTheAppItMayBe(t *testing.T) {
 	watching(t, three, withApp, func(t *testing.T, c *cluster, s *sink) {
 		after(5 * time.Second)
-		a := c.apps["/a"]
 		c.set(func() {
+			a := c.apps["/a"]
 			delete(c.apps, "/a")
 			c.apps["odd"] = `{"id":null,"tasks":[]}`
 			c.apps["/c"] = app("/c")
