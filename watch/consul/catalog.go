@@ -297,17 +297,6 @@ func (c *catalog) confirmed(now time.Time) {
 	}
 }
 
-// holds says how many instances of the scope are missing and held.
-func (c *catalog) holds(s scope) (held, all int) {
-	for _, r := range c.in[s] {
-		all++
-		if r.missing != noDoubt {
-			held++
-		}
-	}
-	return held, all
-}
-
 // names are those of all scopes of the kind.
 func (c *catalog) names(kind scopeKind) []string {
 	var names []string

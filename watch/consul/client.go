@@ -53,7 +53,7 @@ func newTransport(address string, files TLS, token *tokenFile, idle int) (*trans
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, fmt.Errorf("Consul address: %w", err)
+		return nil, fmt.Errorf("address of Consul: %w", err)
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	h := &http.Transport{
@@ -82,10 +82,10 @@ func newTransport(address string, files TLS, token *tokenFile, idle int) (*trans
 			return dialer.DialContext(ctx, "unix", path)
 		}
 	default:
-		return nil, fmt.Errorf("Consul address %q: the scheme is none of http, https, unix", address)
+		return nil, fmt.Errorf("address of Consul %q: the scheme is none of http, https, unix", address)
 	}
 	if config.Address == "" {
-		return nil, fmt.Errorf("Consul address %q: no host", address)
+		return nil, fmt.Errorf("address of Consul %q: no host", address)
 	}
 	config.HttpClient = &http.Client{
 		Transport: recorder{t},
@@ -94,7 +94,7 @@ func newTransport(address string, files TLS, token *tokenFile, idle int) (*trans
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if t.api, err = api.NewClient(&config); err != nil {
-		return nil, fmt.Errorf("Consul client: %w", err)
+		return nil, fmt.Errorf("client for Consul: %w", err)
 	}
 	return t, nil
 }
@@ -108,13 +108,13 @@ func tlsConfig(files TLS) (*tls.Config, error) {
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("Consul CA file %s: no certificate in it", files.CAFile)
+			return nil, fmt.Errorf("read Consul CA file %s: no certificate in it", files.CAFile)
 		}
 	}
 	if files.CertFile != "" || files.KeyFile != "" {
 		pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("Consul client certificate: %w", err)
+			return nil, fmt.Errorf("read Consul client certificate: %w", err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

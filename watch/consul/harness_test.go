@@ -51,10 +51,9 @@ func startAgent(t *testing.T, o agent.Options) *agent.Agent {
 // world is a watch.World that counts what is published.
 type world struct {
 	*watch.World
-	parts    atomic.Int64
-	last     atomic.Int64 // when, in Unix nanoseconds
-	withdraw atomic.Int64
-	stop     func()
+	parts atomic.Int64
+	last  atomic.Int64 // when, in Unix nanoseconds
+	stop  func()
 }
 
 func (w *world) Publish(p *watch.Part) {

@@ -77,7 +77,7 @@ const (
 // contact the agent.
 func New(config Config) (*Watcher, error) {
 	if config.Address == "" {
-		return nil, errors.New("Consul address: it is empty")
+		return nil, errors.New("address of Consul: it is empty")
 	}
 	token, err := readToken(config.TokenFile)
 	if err != nil {
