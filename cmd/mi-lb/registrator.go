@@ -51,7 +51,7 @@ comes from CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE.
 				return command.Help()
 			}
 			if err != nil {
-				return registratorUsageError{err}
+				return usageError{fmt.Errorf("%w; see %s --help", err, command.CommandPath())}
 			}
 			ctx, stop := signal.NotifyContext(command.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
@@ -59,14 +59,6 @@ comes from CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE.
 		},
 	}
 }
-
-// registratorUsageError is a wrong command line: exit code 2.
-type registratorUsageError struct{ error }
-
-// ExitCode is that of wrong usage.
-func (registratorUsageError) ExitCode() int { return 2 }
-
-func (e registratorUsageError) Unwrap() error { return e.error }
 
 // registratorFlags are the command line's values.
 type registratorFlags struct {
@@ -188,11 +180,11 @@ func (f *registratorFlags) options() (registrator.Options, error) {
 	}
 	tags, err := registrator.ParseTagTemplate(f.tags)
 	if err != nil {
-		return o, registratorUsageError{err}
+		return o, usageError{err}
 	}
 	agent, err := registrator.NewAgent(f.uri)
 	if err != nil {
-		return o, registratorUsageError{err}
+		return o, usageError{err}
 	}
 	engine, err := registrator.NewEngine()
 	if err != nil {
@@ -214,7 +206,7 @@ func (f *registratorFlags) options() (registrator.Options, error) {
 func runRegistrator(ctx context.Context, f *registratorFlags, stderr io.Writer) error {
 	log, err := f.logger(stderr)
 	if err != nil {
-		return registratorUsageError{err}
+		return usageError{err}
 	}
 	options, err := f.options()
 	if err != nil {

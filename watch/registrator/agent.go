@@ -28,7 +28,10 @@ type Agent struct {
 func NewAgent(uri string) (*Agent, error) {
 	u, err := url.Parse(uri)
 	if err != nil {
-		return nil, fmt.Errorf("registry URI: %w", err)
+		if parse := new(url.Error); errors.As(err, &parse) {
+			err = parse.Err // without the URI, which may hold a password
+		}
+		return nil, fmt.Errorf("registry URI: %w; write consul://host:port, consul-tls://host:port or consul-unix:///path", err)
 	}
 	if u.User != nil {
 		return nil, errors.New("registry URI: it holds a user or password; give a token with CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -32,8 +33,12 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	flag.Parse()
 	if os.Getenv(childHost) != "" {
 		return child()
+	}
+	if fuzz := flag.Lookup("test.fuzz"); fuzz.Value.String() != "" {
+		return m.Run() // fuzzing needs neither
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()

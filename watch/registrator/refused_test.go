@@ -251,3 +251,22 @@ func FuzzParseContainer(f *testing.F) {
 		assertAcceptable(t, Describe(examplePolicy, Observed{Container: c}, nobody).Services)
 	})
 }
+
+func FuzzSplitTags(f *testing.F) {
+	for _, seed := range []string{"a,b", `a\,b,c`, ",,", `\`, `\\,`, "é,\x00"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		tags := splitTags(s)
+		escaped := make([]string, len(tags))
+		for i, tag := range tags {
+			if tag == "" {
+				t.Fatalf("%q has an empty tag", s)
+			}
+			escaped[i] = strings.ReplaceAll(tag, ",", `\,`)
+		}
+		if diff := cmp.Diff(tags, splitTags(strings.Join(escaped, ","))); diff != "" && !strings.Contains(s, `\`) {
+			t.Errorf("%q does not survive escaping:\n%s", s, diff)
+		}
+	})
+}
