@@ -238,3 +238,52 @@ func TestOperatorsTemplateTakesThePlaceOfABuiltInOne(t *testing.T) {
 	}
 	acceptedByHAProxy(t, files)
 }
+
+func TestStructureChangesWithWhatMapsCannotSay(t *testing.T) {
+	s := Settings{Dir: "/d", HTTPS: []string{":443"}, Certificates: "/c", ServicePortRange: PortRange{100, 102}}
+	web := byHost("a.b", "/", "web")
+	sni := routing.Route{Kind: routing.BySNI, Host: "a.b", Backend: "tls"}
+	port := func(n int, p routing.Protocol) routing.Port {
+		return routing.Port{Number: n, Protocol: p, Backend: "web"}
+	}
+	for _, c := range []struct {
+		table routing.Table
+		want  string
+	}{
+		{routing.Table{}, "0.0.0.0:100-102"},
+		{routing.Table{Routes: []routing.Route{web}, Ports: []routing.Port{port(9000, routing.HTTP), port(101, routing.TCP)}}, "0.0.0.0:100-102"},
+		{routing.Table{Routes: []routing.Route{web, sni}}, "passthrough 0.0.0.0:100-102"},
+		{routing.Table{Ports: []routing.Port{port(101, routing.HTTP)}}, "0.0.0.0:100-100 0.0.0.0:102-102"},
+	} {
+		if got := s.Structure(&c.table); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestSpareBackendsAreLikeThoseThatFit(t *testing.T) {
+	plain := backend("web")
+	if !FitsSpare(plain) {
+		t.Fatal("a plain backend does not fit")
+	}
+	files, err := newRenderer(t).Render(t.Context(), &routing.Table{Backends: []*routing.Backend{plain}}, Settings{Dir: "/d", SpareBackends: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := split(files[ConfigFile])
+	spare, own := sections[len(sections)-1], sections[len(sections)-2]
+	if spare.name != SpareName(0) || own.name != "web" || !slices.Equal(spare.lines, own.lines) {
+		t.Errorf("%s has %q, %s has %q", spare.name, spare.lines, own.name, own.lines)
+	}
+	for _, spoil := range []func(b *routing.Backend){
+		func(b *routing.Backend) { b.Protocol = routing.TCP }, func(b *routing.Backend) { b.Balance = "leastconn" },
+		func(b *routing.Backend) { b.Sticky = true }, func(b *routing.Backend) { b.StripPath = "/x" },
+		func(b *routing.Backend) { b.Timeouts.Server = 1 }, func(b *routing.Backend) { b.Check.Path = "/x" },
+	} {
+		b := backend("web")
+		spoil(b)
+		if FitsSpare(b) {
+			t.Errorf("%+v fits", b)
+		}
+	}
+}

@@ -210,3 +210,34 @@ func portRanges(s Settings, own map[int]bool) ([]string, error) {
 	}
 	return ranges, nil
 }
+
+// FitsSpare says whether a spare backend can be the backend: an HTTP one with
+// everything as it is by default, so that nothing but its servers tells it apart.
+func FitsSpare(b *routing.Backend) bool {
+	plain := b.Balance == "" || b.Balance == "roundrobin" || b.Balance == "static-rr"
+	return b.Protocol == routing.HTTP && plain && !b.Sticky && (b.StripPath == "" || b.StripPath == "/") && b.Timeouts == routing.Timeouts{} &&
+		(b.Check.Disabled || b.Check.Path == "" && b.Check.Timeout == 0)
+}
+
+// Structure is what the frontends depend on besides the service ports that have one
+// each: while it stays the same, rows of maps are enough to change a route. It
+// differs when the first route by server name comes or the last goes (the HTTPS
+// port is then read, or no longer, before it is decrypted), and when a port of the
+// range gets a frontend of its own.
+func (s Settings) Structure(t *routing.Table) string {
+	s = s.WithDefaults()
+	var parts []string
+	if len(s.HTTPS) > 0 && s.Certificates != "" &&
+		slices.ContainsFunc(t.Routes, func(r routing.Route) bool { return r.Kind == routing.BySNI }) {
+		parts = append(parts, "passthrough")
+	}
+	own := map[int]bool{}
+	for _, p := range t.Ports {
+		if s.ServicePortRange.Contains(p.Number) && !s.InRange(p) {
+			own[p.Number] = true
+		}
+	}
+	// An address that is none is an error of Render's.
+	ranges, _ := portRanges(s, own)
+	return strings.Join(append(parts, ranges...), " ")
+}
