@@ -112,7 +112,7 @@ func (c *Cluster) listApps(r *request) (answer, error) {
 	if label := query.Get("label"); label != "" {
 		var err error
 		if selectors, err = parseSelectors(label); err != nil {
-			return answer{}, message(http.StatusUnprocessableEntity, "%s", err)
+			return answer{}, err
 		}
 	}
 	contains := func(text, part string) bool { return strings.Contains(strings.ToLower(text), strings.ToLower(part)) }

@@ -40,6 +40,7 @@ type Cluster struct {
 
 	byID         map[string]*task
 	load         map[string]int // tasks by agent id
+	servicePorts map[int]int    // how many ports of apps have them
 	hostPorts    map[hostPort]bool
 	containerIPs map[netip.Addr]bool
 	lastBridge   int
@@ -60,7 +61,7 @@ func Start(options Options) (*Cluster, error) {
 		options: options, release: release, log: options.Logger,
 		hub:  newHub(options.EventBuffer, release.closesSlowStreams()),
 		apps: map[string]*app{}, groups: map[string]group{}, dirty: map[string]bool{},
-		changed: make(chan struct{}), elected: make(chan struct{}), load: map[string]int{}, byID: map[string]*task{},
+		changed: make(chan struct{}), elected: make(chan struct{}), load: map[string]int{}, servicePorts: map[int]int{}, byID: map[string]*task{},
 		hostPorts: map[hostPort]bool{}, containerIPs: map[netip.Addr]bool{},
 	}
 	c.rootVersion = c.newVersion()

@@ -125,14 +125,22 @@ func (c *Cluster) adopt(id string, def *Definition) {
 		a = &app{id: id}
 		c.apps[id] = a
 	}
-	if def == nil {
-		a.def, a.versions = nil, nil
-		return
-	}
 	if a.def == def {
 		return
 	}
+	if a.def != nil {
+		for _, port := range a.def.servicePorts() {
+			c.servicePorts[port]--
+		}
+	}
 	a.def = def
+	if def == nil {
+		a.versions = nil
+		return
+	}
+	for _, port := range def.servicePorts() {
+		c.servicePorts[port]++
+	}
 	a.versions = append(a.versions, def)
 	a.failures, a.launchAfter = 0, time.Time{}
 }

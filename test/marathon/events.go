@@ -183,7 +183,9 @@ func eventObject(kind string, at time.Time, pairs []any) json.RawMessage {
 
 // publish sends an event to all streams; pairs are its own keys and values.
 func (c *Cluster) publish(kind string, pairs ...any) {
-	c.hub.publish(newEvent(kind, pairs...))
+	if c.hub.count() > 0 { // rendering thousands for nobody takes its time
+		c.hub.publish(newEvent(kind, pairs...))
+	}
 }
 
 func newEvent(kind string, pairs ...any) event {

@@ -43,10 +43,8 @@ func (c *Cluster) PutApp(document []byte, tasks ...FakeTask) error {
 	if a := c.apps[def.ID]; a != nil {
 		before = a.def
 	}
-	if slices.Contains(def.servicePorts(), 0) {
-		if err := c.assignServicePorts(def, before, servicePortsIn(c.definitions())); err != nil {
-			return fmt.Errorf("put app %s: %w", def.ID, err)
-		}
+	if err := c.assignServicePorts(def, before, func(port int) bool { return c.servicePorts[port] > 0 }); err != nil {
+		return fmt.Errorf("put app %s: %w", def.ID, err)
 	}
 	c.adopt(def.ID, c.version(def, before, c.newVersion()))
 	c.apps[def.ID].target = nil

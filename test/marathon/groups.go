@@ -186,7 +186,8 @@ func (c *Cluster) admit(def, before *Definition, apps map[string]*Definition) er
 			return err
 		}
 	}
-	return c.assignServicePorts(def, before, servicePortsIn(others))
+	used := servicePortsIn(others)
+	return c.assignServicePorts(def, before, func(port int) bool { return used[port] })
 }
 
 // version gives a definition its version, or returns before itself where

@@ -1,7 +1,6 @@
 package marathon
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,7 +37,7 @@ func parseSelectors(query string) ([]selector, error) {
 			}
 			selectors = append(selectors, selector{match[1], match[2], values})
 		} else {
-			return nil, fmt.Errorf("Can not parse label selector %s", query)
+			return nil, message(422, "Can not parse label selector %s", query)
 		}
 	}
 	return selectors, nil

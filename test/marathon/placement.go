@@ -127,6 +127,21 @@ func (c *Cluster) tryHostPort(t *task, placed *placedPort, number int, fixed boo
 	if c.hostPorts[key] {
 		return false
 	}
+	if !c.options.Fake && (!fixed || t.def.mode() == modeHost) {
+		// Emulators side by side keep off each other's ports also before a
+		// process listens on them.
+		claim, err := process.ClaimPort(number)
+		if err != nil {
+			return false
+		}
+		defer func() {
+			if placed.given == number {
+				t.claims = append(t.claims, claim)
+			} else {
+				claim.Close()
+			}
+		}()
+	}
 	if !c.options.Fake && strings.Contains(placed.protocol, "tcp") {
 		reserved, err := process.Reserve(netip.AddrPortFrom(key.address, uint16(number)), fixed)
 		if err != nil {
@@ -208,13 +223,16 @@ func (c *Cluster) giveBack(t *task) {
 	for _, reserved := range t.reserved {
 		reserved.Close()
 	}
+	for _, claim := range t.claims {
+		claim.Close()
+	}
 	for _, key := range t.held {
 		delete(c.hostPorts, key)
 	}
 	for _, address := range t.ips {
 		delete(c.containerIPs, address)
 	}
-	t.held, t.reserved = nil, nil
+	t.held, t.reserved, t.claims = nil, nil, nil
 }
 
 // forward carries the reserved ports to where the task listens.

@@ -12,12 +12,12 @@ type release struct{ major, minor int }
 func parseRelease(version string) (release, error) {
 	parts := strings.SplitN(version, ".", 3)
 	if len(parts) < 2 {
-		return release{}, fmt.Errorf("Marathon version %q is not of the form 1.11.24", version)
+		return release{}, fmt.Errorf("version %q is not of the form 1.11.24", version)
 	}
 	major, err1 := strconv.Atoi(parts[0])
 	minor, err2 := strconv.Atoi(parts[1])
 	if err1 != nil || err2 != nil {
-		return release{}, fmt.Errorf("Marathon version %q is not of the form 1.11.24", version)
+		return release{}, fmt.Errorf("version %q is not of the form 1.11.24", version)
 	}
 	return release{major, minor}, nil
 }

@@ -14,8 +14,8 @@ func servicePortsIn(apps map[string]*Definition) map[int]bool {
 }
 
 // assignServicePorts gives service ports to the ports of d that ask for any:
-// those that the app had before, and then the lowest that no app has.
-func (c *Cluster) assignServicePorts(d, before *Definition, used map[int]bool) error {
+// those that the app had before, and then the lowest that is not used.
+func (c *Cluster) assignServicePorts(d, before *Definition, used func(port int) bool) error {
 	asked := map[int]bool{}
 	for _, port := range d.servicePorts() {
 		asked[port] = true
@@ -35,8 +35,8 @@ func (c *Cluster) assignServicePorts(d, before *Definition, used map[int]bool) e
 			return port, nil
 		}
 		for port := c.options.LocalPortMin; port < c.options.LocalPortMax; port++ {
-			if !used[port] && !asked[port] {
-				used[port] = true
+			if !asked[port] && !used(port) {
+				asked[port] = true
 				return port, nil
 			}
 		}
@@ -46,7 +46,6 @@ func (c *Cluster) assignServicePorts(d, before *Definition, used map[int]bool) e
 		if *port == 0 {
 			*port, err = next()
 		}
-		used[*port] = true
 		return err
 	}
 	if d.mode() == modeHost {

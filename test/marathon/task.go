@@ -41,6 +41,7 @@ type task struct {
 	placed         []placedPort
 	ips            []netip.Addr
 	held           []hostPort
+	claims         []*process.Claim
 	reserved       []*process.Reservation // of its own addresses
 	state          string
 	stagedAt       time.Time

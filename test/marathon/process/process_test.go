@@ -172,6 +172,56 @@ func TestLoopbackOfANetworkIsNotForwardedTo(t *testing.T) {
 	conn.Close()
 }
 
+func TestConnectionsAreRefusedWhileNothingListens(t *testing.T) {
+	address := netip.MustParseAddr("172.17.0.5")
+	dir := t.TempDir()
+	p := start(t, process.Spec{Dir: dir, Address: address, Argv: shell(
+		`while :; do python3 -m http.server 8080; while ! test -e again; do sleep 0.01; done; rm again; done`)})
+	from := reserve(t)
+	p.Forward(from, netip.AddrPortFrom(address, 8080))
+	serves := func() bool {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		response, err := client.Get("http://" + from.Addr().String() + "/")
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	}
+	eventually(t, "it serves", serves)
+	for _, pid := range withArgument(t, "http.server") {
+		if namespace(t, pid) == namespace(t, p.PID()) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "connections are refused", func() bool {
+		conn, err := net.Dial("tcp", from.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	if other, err := process.Reserve(from.Addr(), false); err == nil {
+		other.Close()
+		t.Error("the port could be taken by another meanwhile")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "again"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it serves again", serves)
+}
+
+// namespace is the network namespace of a process.
+func namespace(t *testing.T, pid int) string {
+	t.Helper()
+	link, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
 func TestConnectionsEndWithTheProcess(t *testing.T) {
 	address := netip.MustParseAddr("172.17.0.4")
 	p := start(t, process.Spec{Address: address, Argv: shell("exec python3 -m http.server 8080")})
@@ -183,7 +233,7 @@ func TestConnectionsEndWithTheProcess(t *testing.T) {
 		conn, err = net.Dial("tcp", from.Addr().String())
 		return err == nil
 	})
-	defer conn.Close()
+	defer conn.Close() // late: the port is free also while its connections linger
 	p.Kill()
 	if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read after the end: %v", err)
@@ -204,6 +254,22 @@ func TestRunStopsWithItsContext(t *testing.T) {
 	if err := p.Run(ctx, shell("sleep 1000")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the deadline", err)
 	}
+}
+
+func TestAPortIsClaimedOnce(t *testing.T) {
+	claim, err := process.ClaimPort(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := process.ClaimPort(1); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a claimed port gives %v", err)
+	}
+	claim.Close()
+	again, err := process.ClaimPort(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }
 
 func TestWhatCannotStartSaysWhy(t *testing.T) {
