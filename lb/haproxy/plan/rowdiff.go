@@ -93,7 +93,7 @@ func (d *differ) row(k rowKey, want map[rowKey]string) {
 	backend, wanted := want[k]
 	if !wanted {
 		if have {
-			d.forget = append(d.forget, DelMap{k.Map, k.Key})
+			d.forget = append(d.forget, DelMap(k))
 		}
 		return
 	}

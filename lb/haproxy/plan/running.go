@@ -248,7 +248,7 @@ func (o SetServerState) apply(e *edit)   { e.server(o.Ref, func(s *Server) { s.S
 func (o SetServerMaxConn) apply(e *edit) { e.server(o.Ref, func(s *Server) { s.MaxConn = o.MaxConn }) }
 func (o AddMap) apply(e *edit)           { e.rows[rowKey{o.Map, o.Key}] = &o.Value }
 func (o SetMap) apply(e *edit)           { e.rows[rowKey{o.Map, o.Key}] = &o.Value }
-func (o DelMap) apply(e *edit)           { e.rows[rowKey{o.Map, o.Key}] = nil }
+func (o DelMap) apply(e *edit)           { e.rows[rowKey(o)] = nil }
 
 func (o ClaimSpare) apply(e *edit) {
 	e.r.spares = slices.DeleteFunc(slices.Clone(e.r.spares), func(name string) bool { return name == o.Backend })

@@ -368,7 +368,7 @@ var errEnded = errors.New("HAProxy has ended")
 // serving returns when the master tells of a worker that fits and this worker
 // answers on the runtime socket.
 func (p *Process) serving(ctx context.Context, m *master, fits func(State) bool) (State, error) {
-	last := errors.New("it does not answer")
+	var last error // set by every turn that does not return
 	for {
 		if procs, err := p.processes(ctx); err != nil {
 			last = err

@@ -31,7 +31,7 @@ func (p *Process) Supervise(ctx context.Context) error {
 	up := time.Now()
 	for {
 		p.mu.Lock()
-		m, state, stopped := p.running, p.state, p.stopped
+		m, state := p.running, p.state
 		p.mu.Unlock()
 		if m == nil {
 			return fmt.Errorf("supervise HAProxy: %w", ErrNotRunning)
@@ -43,7 +43,7 @@ func (p *Process) Supervise(ctx context.Context) error {
 			p.look(ctx, m)
 		case <-m.gone:
 			p.mu.Lock()
-			stopped = p.stopped
+			stopped := p.stopped
 			p.mu.Unlock()
 			if stopped {
 				return nil
