@@ -198,4 +198,3 @@ func event(t *testing.T, p *process.Process, cause process.Cause) process.Event 
 		}
 	}
 }
-
