@@ -334,6 +334,15 @@ func (c *Change) maps(name string, before, after, config []byte) {
 	}
 }
 
+// MapRows are the rows of a map file; none if it is not one.
+func MapRows(content []byte) []Row {
+	m, err := parseMap(content)
+	if err != nil {
+		return nil
+	}
+	return m.rows
+}
+
 type parsedMap struct {
 	rows   []Row
 	values map[string]string

@@ -182,3 +182,67 @@ func TestKilledInstanceFailsOverWithoutAFailedRequest(t *testing.T) {
 		})
 	}
 }
+
+// dying is an instance that takes one request and is gone before it answers.
+func dying(t testing.TB, name string, taken *atomic.Int64) routing.Server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		defer l.Close()
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n, _ := conn.Read(make([]byte, 4096))
+			if n > 0 { // no check
+				l.Close()
+				taken.Add(1)
+			}
+			conn.Close()
+		}
+	}()
+	return server(name, l.Addr().String())
+}
+
+func TestOnlySafeRequestsAreSentASecondTime(t *testing.T) {
+	address := loopback(haproxytest.FreePort(t))
+	closed := server("closed", loopback(haproxytest.FreePort(t)))
+	var posts, gets atomic.Int64
+	good := backup(instance(t, "good"))
+	table := &routing.Table{}
+	for name, s := range map[string]routing.Server{"closed": closed, "post": dying(t, "post", &posts), "get": dying(t, "get", &gets)} {
+		table.Backends = append(table.Backends, backend(name, s, good))
+		table.Routes = append(table.Routes, byHost(name+".example.com", "/", name))
+	}
+	e := startEdge(t, table, Settings{HTTP: []string{address}})
+	send := func(method, host string) string {
+		t.Helper()
+		var body io.Reader
+		if method == http.MethodPost {
+			body = strings.NewReader("x")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+"/", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host + ".example.com"
+		got, _ := e.do(req)
+		return got.Instance
+	}
+	for _, method := range []string{http.MethodPost, http.MethodGet} {
+		if got := send(method, "closed"); got != "good" {
+			t.Errorf("%s to a server that is not there: %s", method, got)
+		}
+	}
+	if got := send(http.MethodPost, "post"); !strings.HasPrefix(got, "502") || posts.Load() != 1 {
+		t.Errorf("POST to a server that dies: %s; it was sent %d times", got, posts.Load())
+	}
+	if got := send(http.MethodGet, "get"); got != "good" || gets.Load() != 1 {
+		t.Errorf("GET to a server that dies: %s; it was sent %d times", got, gets.Load())
+	}
+}

@@ -56,6 +56,9 @@ type Settings struct {
 	// StickyKey makes the values of stickiness cookies; edges that share clients
 	// must share it. Default: derived from Domain.
 	StickyKey string
+	// Generation is the number of these files: the worker that has read them gives it
+	// as its description. "" for none.
+	Generation string
 	// SpareBackends are how many empty HTTP backends are there for services to come;
 	// see [SpareName].
 	SpareBackends int

@@ -91,7 +91,11 @@ func mapRow(r routing.Route) (name string, row Row, err error) {
 		if !r.PathPrefix {
 			path = strings.TrimSuffix(path, "/") + "/"
 		}
-		name, row.Key = hostsMap, e.text(encode.Host(r.Host))+e.text(encode.Path(path))
+		host := "*" // of any host
+		if r.Host != host {
+			host = e.text(encode.Host(r.Host))
+		}
+		name, row.Key = hostsMap, host+e.text(encode.Path(path))
 	case routing.BySNI:
 		name, row.Key = serverNamesMap, e.text(encode.Host(r.Host))
 	case routing.ByAppID:

@@ -34,6 +34,7 @@ type settingsView struct {
 	PortRange          []string
 	Certificates       string
 	User, Group        string
+	Generation         string
 	MaxConn, Threads   int
 	Retries            int
 	Timeouts           timeoutsView
@@ -145,6 +146,7 @@ func newSettingsView(s Settings) (*settingsView, error) {
 		Certificates: e.word(s.Certificates),
 		User:         e.word(s.User),
 		Group:        e.word(s.Group),
+		Generation:   e.word(s.Generation),
 		MaxConn:      s.MaxConn,
 		Threads:      s.Threads,
 		Retries:      s.Retries,
