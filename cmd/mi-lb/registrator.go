@@ -228,7 +228,7 @@ func runRegistrator(ctx context.Context, f *registratorFlags, stderr io.Writer) 
 		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 		mux.Handle("/", r.Handler())
 		server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-		go server.Serve(listener) //nolint:errcheck // ends with Close
+		go server.Serve(listener) // until Close
 		defer server.Close()
 	}
 	log.Info("registrator starts", "agent", f.uri, "host", options.Policy.Host, "address", options.Policy.Address, "listen", f.listen)
@@ -237,7 +237,7 @@ func runRegistrator(ctx context.Context, f *registratorFlags, stderr io.Writer) 
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told that registrator is ready", "error", err)
 	}
-	defer daemon.SdNotify(false, daemon.SdNotifyStopping) //nolint:errcheck // nobody to tell
+	defer daemon.SdNotify(false, daemon.SdNotifyStopping)
 	return r.Run(ctx)
 }
 

@@ -119,6 +119,35 @@ func (a *Agent) Read(ctx context.Context) (*Actual, error) {
 	return actual, nil
 }
 
+// watchWait is how long the agent keeps one long-poll open; it adds up to a
+// sixteenth of its own.
+const watchWait = 5 * time.Minute
+
+// Watch returns when the service is no longer what it was (nil), or when the
+// agent no longer answers. It costs one connection, and nothing while it waits:
+// that is how a restart of the agent is noticed at once.
+func (a *Agent) Watch(ctx context.Context, id string) error {
+	hash := ""
+	for {
+		bounded, cancel := context.WithTimeout(ctx, watchWait+watchWait/8)
+		query := (&api.QueryOptions{WaitHash: hash, WaitTime: watchWait}).WithContext(bounded)
+		_, answer, err := a.client.Agent().Service(id, query)
+		cancel()
+		switch {
+		case notFound(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("watch service %s of the Consul agent: %w", id, err)
+		case answer.LastContentHash == "": // older than Consul 1.3: it cannot be watched
+			<-ctx.Done()
+			return ctx.Err()
+		case hash != "" && hash != answer.LastContentHash:
+			return nil
+		}
+		hash = answer.LastContentHash
+	}
+}
+
 // Apply performs one operation. What is to be ended and is already gone is no error.
 func (a *Agent) Apply(ctx context.Context, op Operation) error {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)

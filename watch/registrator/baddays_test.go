@@ -21,12 +21,14 @@ import (
 // ownAgent is an agent that a test may treat badly.
 func ownAgent(t *testing.T, o consul.Options) *consul.Agent {
 	t.Helper()
-	a, err := consul.Start(t.Context(), o)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	a, err := consul.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Stop)
-	if err := a.WaitLeader(t.Context()); err != nil {
+	if err := a.WaitLeader(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -67,7 +69,8 @@ func TestDockerRestarts(t *testing.T) {
 func TestConsulRestartsWithAnEmptyState(t *testing.T) {
 	a := ownAgent(t, consul.Options{})
 	w := newWorld(t, a)
-	w.start(func(o *registrator.Options) { o.Resync = 500 * time.Millisecond })
+	// It must not be a comparison on time that finds out.
+	w.start(func(o *registrator.Options) { o.Resync = time.Hour })
 	w.docker("run", "-d", "--name", "web", "-p", "8771:80", "checked")
 	w.docker("run", "-d", "--name", "gone", "-p", "8772:80", "web")
 	w.await("web:80 is checked at 127.0.0.1:8771", "gone:80 is web at 127.0.0.1:8772")

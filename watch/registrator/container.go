@@ -76,7 +76,7 @@ type HostConfig struct {
 	Privileged    bool
 	RestartPolicy struct{ Name string }
 	Memory        int64
-	CpuShares     int64 //nolint:revive // Docker's spelling, which templates use
+	CpuShares     int64 // Docker's spelling, which templates use
 }
 
 // NetworkSettings is where a running container can be reached.

@@ -38,7 +38,7 @@ func NewEngineAt(host string) (*Engine, error) { return newEngine(client.WithHos
 func newEngine(options ...client.Opt) (*Engine, error) {
 	cli, err := client.New(options...)
 	if err != nil {
-		return nil, fmt.Errorf("Docker client: %w", err) //nolint:staticcheck // a proper name
+		return nil, fmt.Errorf("make a client of Docker: %w", err)
 	}
 	return &Engine{options}, cli.Close()
 }
@@ -53,7 +53,7 @@ type session struct {
 	events client.EventsResult
 }
 
-// Connect subscribes to the engine's events. Everything that happens after it has
+// connect subscribes to the engine's events. Everything that happens after it has
 // returned is among them.
 func (e *Engine) connect(ctx context.Context) (*session, error) {
 	cli, err := client.New(e.options...)

@@ -91,12 +91,16 @@ func newWorld(t *testing.T, a *consul.Agent) *world {
 	w.options.RetryAttempts = -1
 	t.Cleanup(func() {
 		w.stop()
-		if ids, err := engine.Docker(context.Background(), "ps", "-aq"); err == nil && ids != "" {
-			_, _ = engine.Docker(context.Background(), append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
+		// However the test ended, and be the agent dead or stopped.
+		ctx, cancelCleanup := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancelCleanup()
+		if ids, err := engine.Docker(ctx, "ps", "-aq"); err == nil && ids != "" {
+			_, _ = engine.Docker(ctx, append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
 		}
-		if services, err := w.client().Agent().Services(); err == nil {
+		query := (&api.QueryOptions{}).WithContext(ctx)
+		if services, err := w.client().Agent().ServicesWithFilterOpts("", query); err == nil {
 			for id := range services {
-				_ = w.client().Agent().ServiceDeregister(id)
+				_ = w.client().Agent().ServiceDeregisterOpts(id, query)
 			}
 		}
 		if t.Failed() {
@@ -183,11 +187,12 @@ func (w *world) published(container string, port string) string {
 // services are those of the agent that are not its own, one line each: id, name,
 // address, tags, and the worst of its checks with maintenance shown as such.
 func (w *world) services() ([]string, error) {
-	services, err := w.client().Agent().Services()
+	query := (&api.QueryOptions{}).WithContext(w.ctx)
+	services, err := w.client().Agent().ServicesWithFilterOpts("", query)
 	if err != nil {
 		return nil, err
 	}
-	checks, err := w.client().Agent().Checks()
+	checks, err := w.client().Agent().ChecksWithFilterOpts("", query)
 	if err != nil {
 		return nil, err
 	}

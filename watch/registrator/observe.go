@@ -56,7 +56,7 @@ func (o *observer) run(ctx context.Context) {
 			return
 		}
 		if err == nil || errors.Is(err, io.EOF) {
-			err = errors.New("Docker's event stream ended") //nolint:staticcheck // a proper name
+			err = errors.New("the event stream ended")
 		}
 		o.report(ctx, change{lost: err, at: time.Now()})
 		if time.Since(started) > reconnectMost {

@@ -61,6 +61,10 @@ type Registrator struct {
 	// nextRead is when the agent is read again; reach is nil while it answers.
 	nextRead time.Time
 	reach    error
+	// watched is one service of ours that is being watched, to notice at once
+	// when the agent restarts; empty while none is, until rewatch at least.
+	watched  string
+	rewatch  time.Time
 	reads    int // failed in a row
 	everRead bool
 	// inflight has the services with an operation under way, refused those whose
@@ -149,6 +153,7 @@ func (r *Registrator) Run(ctx context.Context) error {
 	changes := make(chan change)
 	outcomes := make(chan outcome, operationsAtOnce)
 	reads := make(chan readOutcome, 1)
+	watches := make(chan error, 1)
 	observed := make(chan struct{})
 	o := &observer{
 		engine: r.options.Engine, tags: r.options.Tags, all: r.options.Policy.KeepFailed, relist: r.options.Relist, log: r.log,
@@ -179,6 +184,8 @@ func (r *Registrator) Run(ctx context.Context) error {
 			if err := r.received(in); err != nil {
 				return err
 			}
+		case err := <-watches:
+			r.unwatched(err)
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -186,6 +193,7 @@ func (r *Registrator) Run(ctx context.Context) error {
 			r.read(ctx, reads)
 		}
 		r.reconcile(ctx, now, outcomes)
+		r.watch(ctx, now, watches)
 		timer.Reset(max(time.Until(r.due(now)), 0))
 		r.publish()
 	}
@@ -429,68 +437,6 @@ func (r *Registrator) settled() {
 	}
 }
 
-// read asks the agent what it has.
-func (r *Registrator) read(ctx context.Context, reads chan<- readOutcome) {
-	r.reading = true
-	clear(r.written)
-	for id := range r.inflight {
-		r.written[id] = true
-	}
-	go func() {
-		actual, err := r.options.Agent.Read(ctx)
-		reads <- readOutcome{actual, err}
-	}()
-}
-
-// received takes in what the agent has.
-func (r *Registrator) received(in readOutcome) error {
-	r.reading = false
-	if in.err != nil {
-		r.unreachable(in.err)
-		if !r.everRead && r.options.RetryAttempts >= 0 && r.reads > r.options.RetryAttempts {
-			return fmt.Errorf("Consul agent %s was not reached in %d attempts (-retry-attempts): %w", r.options.Agent, r.reads, in.err) //nolint:staticcheck // a proper name
-		}
-		return nil
-	}
-	if r.reach != nil {
-		r.log.Info("the Consul agent answers", "agent", r.options.Agent.String(), "services", len(in.actual.Services))
-		r.settled() // how long the agent was away says nothing about registrator
-	}
-	r.reach, r.reads, r.everRead = nil, 0, true
-	r.nextRead = time.Now().Add(r.options.Resync)
-	r.metrics.consulUp.Set(1)
-	if r.actual != nil {
-		for id := range r.written {
-			if was, had := r.actual.Services[id]; had {
-				in.actual.Services[id] = was
-			} else {
-				delete(in.actual.Services, id)
-			}
-		}
-	}
-	r.actual = in.actual
-	return nil
-}
-
-// unreachable notes that the agent does not answer, and plans the next try.
-func (r *Registrator) unreachable(err error) {
-	if r.reach == nil || !r.everRead && r.reads == 0 {
-		message := "the Consul agent does not answer; what has to be done is done when it does"
-		if answered(err) {
-			message = "the Consul agent does not say what it has; what has to be done is done when it does"
-		}
-		r.log.Warn(message, "agent", r.options.Agent.String(), "error", err, "hint", hint(err))
-	}
-	r.reach = err
-	r.metrics.consulUp.Set(0)
-	delay := min(readRetryFirst<<min(r.reads, 8), readRetryMost)
-	if !r.everRead && r.options.RetryAttempts >= 0 {
-		delay = r.options.RetryInterval
-	}
-	r.reads++
-	r.nextRead = time.Now().Add(delay)
-}
-
 // expireDrains counts containers as running again that have been told to stop
 // and have not stopped in time.
 func (r *Registrator) expireDrains(now time.Time) {
@@ -553,6 +499,9 @@ func (r *Registrator) due(now time.Time) time.Time {
 	}
 	if !r.reading {
 		earlier(r.nextRead)
+	}
+	if r.watched == "" && r.rewatch.After(now) {
+		earlier(r.rewatch)
 	}
 	for _, refusal := range r.refused {
 		if refusal.until.After(now) {
