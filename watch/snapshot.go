@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -92,4 +93,20 @@ func (s *Snapshot) With(p *Part, at time.Time) *Snapshot {
 func (s *Snapshot) Without(source Source, at time.Time) *Snapshot {
 	parts := slices.DeleteFunc(slices.Clone(s.Parts), func(q *Part) bool { return q.Source == source })
 	return &Snapshot{Revision: s.Revision + 1, Datacenter: s.Datacenter, Parts: parts, At: at}
+}
+
+// Filter is the snapshot with only those services and apps whose name or id the
+// function keeps.
+func (s *Snapshot) Filter(keep func(name string) bool) *Snapshot {
+	filtered := *s
+	filtered.Parts = make([]*Part, len(s.Parts))
+	for i, p := range s.Parts {
+		part := *p
+		part.Services = maps.Clone(p.Services)
+		maps.DeleteFunc(part.Services, func(name string, _ *Service) bool { return !keep(name) })
+		part.Apps = maps.Clone(p.Apps)
+		maps.DeleteFunc(part.Apps, func(id string, _ *App) bool { return !keep(id) })
+		filtered.Parts[i] = &part
+	}
+	return &filtered
 }

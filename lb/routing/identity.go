@@ -170,7 +170,7 @@ func (w *world) withheld(port appPort) string {
 	case s.restricted != "":
 		return s.restricted + " is not supported yet"
 	case !w.policy.serves(port.part.Source, s.groups):
-		return fmt.Sprintf("this edge serves the groups %s", strings.Join(w.policy.Groups[port.part.Source], ", "))
+		return fmt.Sprintf("this edge serves the groups %s", strings.Join(w.policy.groups(port.part.Source), ", "))
 	}
 	return ""
 }

@@ -38,8 +38,9 @@ type Policy struct {
 	// Locality and Balance of services that do not say.
 	Locality Locality
 	Balance  string
-	// Groups that this edge serves, by source; a source that is missing or has
-	// none serves all. "*" in a list serves all too.
+	// Groups that this edge serves, by source; a source without a name stands for
+	// all of its kind that are not there themselves. One that has none serves all,
+	// and so does "*" in a list.
 	Groups map[watch.Source][]string
 	// Reserved ports cannot be taken by a service; the value says what has them:
 	// "listen.http".
@@ -49,11 +50,18 @@ type Policy struct {
 }
 
 func (p Policy) serves(source watch.Source, asked []string) bool {
-	served := p.Groups[source]
+	served := p.groups(source)
 	if len(served) == 0 || slices.Contains(served, "*") {
 		return true
 	}
 	return slices.ContainsFunc(asked, func(group string) bool { return slices.Contains(served, group) })
+}
+
+func (p Policy) groups(source watch.Source) []string {
+	if groups, ok := p.Groups[source]; ok {
+		return groups
+	}
+	return p.Groups[watch.Source{Kind: source.Kind}]
 }
 
 // infrastructure are the services that the platform itself is made of. They are

@@ -64,8 +64,11 @@ type HAProxy struct {
 	RuntimeSocket string `key:"runtime_socket" help:"HAProxy's runtime API; empty for <state_dir>/haproxy.sock"`
 	MasterSocket  string `key:"master_socket" help:"the master's socket; empty for <state_dir>/haproxy-master.sock"`
 	Templates     string `key:"templates" help:"directory with templates that replace the built-in ones of the same name"`
-	User          string `key:"user" help:"user that HAProxy's workers run as; empty to keep mi-lb's"`
-	Group         string `key:"group" help:"group that HAProxy's workers run as; empty to keep mi-lb's"`
+	User          string `key:"user" help:"user that HAProxy's workers run as; empty for haproxy, if mi-lb runs as root and there is such a user"`
+	Group         string `key:"group" help:"group that HAProxy's workers run as; empty for that of the user"`
+	Log           string `key:"log" help:"where HAProxy logs requests, with the facility, like \"/dev/log local0\"; empty for nowhere"`
+	// TrustedProxies are in front of the edge.
+	TrustedProxies []string `key:"trusted_proxies" help:"networks whose X-Forwarded-* headers are believed, like 10.0.0.0/8"`
 
 	Threads       int           `key:"threads" help:"threads of a worker; 0 for HAProxy's own choice"`
 	MaxConn       int           `key:"maxconn" help:"connections of a worker; 0 for what the limit on descriptors allows"`
@@ -110,10 +113,10 @@ func Default() Config {
 		Listen:   Listen{HTTP: []string{"0.0.0.0:80"}, ServicePortAddress: "0.0.0.0"},
 		HAProxy: HAProxy{
 			Path: "haproxy", Manage: true,
-			Drain: 30 * time.Second, ReloadEvery: 2 * time.Second, HardStopAfter: 10 * time.Minute, DriftEvery: 5 * time.Second,
+			Drain: 30 * time.Second, ReloadEvery: 2 * time.Second, HardStopAfter: 30 * time.Minute, DriftEvery: 5 * time.Second,
 			Timeout: Timeout{
-				Connect: 3 * time.Second, Client: 50 * time.Second, Server: 50 * time.Second, Tunnel: time.Hour,
-				HTTPRequest: 10 * time.Second, KeepAlive: 10 * time.Second, Queue: 5 * time.Second,
+				Connect: time.Second, Client: time.Minute, Server: time.Minute, Tunnel: time.Hour,
+				HTTPRequest: 10 * time.Second, KeepAlive: 30 * time.Second, Queue: 30 * time.Second,
 			},
 		},
 		Admin: Admin{Listen: "127.0.0.1:9090"},

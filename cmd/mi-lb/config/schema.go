@@ -46,6 +46,27 @@ func keysOf(value reflect.Value, prefix string) []Key {
 	return keys
 }
 
+// Differences are the keys in which the two configurations differ.
+func Differences(a, b Config) []string {
+	return differences(reflect.ValueOf(a), reflect.ValueOf(b), "")
+}
+
+func differences(a, b reflect.Value, prefix string) []string {
+	var keys []string
+	for i := range a.NumField() {
+		field := a.Type().Field(i)
+		path := prefix + field.Tag.Get("key")
+		switch {
+		case field.Type.Kind() == reflect.Struct:
+			keys = append(keys, differences(a.Field(i), b.Field(i), path+".")...)
+		case field.Type.Kind() == reflect.Slice && a.Field(i).Len() == 0 && b.Field(i).Len() == 0:
+		case !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
+			keys = append(keys, path)
+		}
+	}
+	return keys
+}
+
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	stringsType  = reflect.TypeFor[[]string]()

@@ -47,6 +47,11 @@ func validate(c Config, where func(key string) string) []error {
 		v.fail("consul.cert_file", "and consul.key_file go together; only one of them is set")
 	}
 	v.marathon(c.Marathon)
+	for _, network := range c.HAProxy.TrustedProxies {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			v.fail("haproxy.trusted_proxies", "%q is no network; write it as \"10.0.0.0/8\"", network)
+		}
+	}
 	v.listen(c)
 	v.positive("haproxy.drain", int64(c.HAProxy.Drain), true)
 	v.positive("haproxy.drift_every", int64(c.HAProxy.DriftEvery), true)

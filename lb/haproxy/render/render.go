@@ -140,6 +140,9 @@ func (v *view) functions(t *routing.Table, s Settings) template.FuncMap {
 			if name != filepath.Base(name) {
 				return "", fmt.Errorf("%q is not the name of a file", name)
 			}
+			if s.Plain {
+				return encode.Quote(filepath.Join(s.Dir, name))
+			}
 			return encode.Quote(filepath.Join(Current(s.Dir), name))
 		},
 		// Encoders, for values of table, services and keys.

@@ -18,6 +18,9 @@ import (
 type Settings struct {
 	// Dir is where [Write] puts the files; absolute.
 	Dir string
+	// Plain: the files are put into Dir itself rather than by [Write]; for files that
+	// are only to be looked at.
+	Plain bool
 	// Socket is the runtime API's; default Dir/haproxy.sock.
 	Socket string
 	// HTTP, HTTPS and AppID are what these listeners bind: "0.0.0.0:80", ":80", "[::]:80".

@@ -1,0 +1,364 @@
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/plan"
+	"github.com/mi-lb/mi-lb/lb/haproxy/process"
+	"github.com/mi-lb/mi-lb/lb/haproxy/render"
+	"github.com/mi-lb/mi-lb/lb/routing"
+	"github.com/mi-lb/mi-lb/watch"
+)
+
+// begin takes over the HAProxy that runs, if one does.
+func (l *loop) begin() error {
+	state, err := l.process.Adopt(l.ctx)
+	switch {
+	case err == nil:
+		l.adopted(state)
+		return nil
+	case errors.Is(err, process.ErrNotRunning):
+	case errors.Is(err, process.ErrNotOurs) || !l.o.Managed:
+		if l.o.Managed {
+			return fmt.Errorf("%w; another mi-lb or HAProxy uses the same sockets", err)
+		}
+		l.complain("process", err)
+	default:
+		return err
+	}
+	if !l.o.Managed {
+		l.later()
+	}
+	return nil
+}
+
+// adopted makes a model of a HAProxy that somebody else started: what the files
+// said, corrected by what can be read back.
+func (l *loop) adopted(state process.State) {
+	l.up, l.lost = true, false
+	l.probe()
+	l.record(Event{Kind: "process", Detail: fmt.Sprintf("took over HAProxy %s, worker %d", state.Version, state.Worker)})
+	files, err := render.Read(l.o.Settings.Dir)
+	if err != nil || l.saved.Table == nil || l.saved.Reloading || (l.model && state.Description != l.saved.Generation) {
+		l.demand("adopted-unknown", "what it was told before is not known")
+		return
+	}
+	l.files, l.rendered, l.generation = files, Wanted{Table: l.saved.Table}, l.saved.Generation
+	// Other templates, settings or another mi-lb would write the same down otherwise.
+	l.external = l.model
+	if l.model {
+		l.takeOver()
+	}
+}
+
+// takeOver reads back what runs. Nothing is repaired: what is wanted now decides.
+func (l *loop) takeOver() {
+	running, err := plan.New(l.saved.Table, l.encoding)
+	if err != nil {
+		l.demand("adopted-unknown", err.Error())
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, execTimeout)
+	defer cancel()
+	servers, rows, err := readBack(ctx, l.process.Runtime(), running.Maps())
+	if err != nil {
+		l.demand("adopted-unknown", err.Error())
+		return
+	}
+	d := plan.Drift(running, servers, rows, l.caps)
+	l.running = d.Observed
+	l.leave(d.Leaving)
+}
+
+func (l *loop) probe() {
+	ctx, cancel := context.WithTimeout(l.ctx, execTimeout)
+	defer cancel()
+	caps, err := l.process.Runtime().Capabilities(ctx)
+	if err != nil {
+		// Without any: everything is done by reloads until it is known.
+		l.complain("capabilities", err)
+		l.later()
+	}
+	l.caps = caps
+}
+
+// attach looks for the HAProxy that somebody else is to start.
+func (l *loop) attach() {
+	state, err := l.process.Adopt(l.ctx)
+	if err != nil {
+		l.complain("process", err)
+		l.later()
+		return
+	}
+	if l.rendered.Table == nil {
+		l.adopted(state)
+	} else {
+		l.restarted(process.Event{Cause: process.Adopted, State: state})
+	}
+	l.changed()
+}
+
+// processEvent follows what becomes of HAProxy.
+func (l *loop) processEvent(e process.Event) {
+	switch e.Cause {
+	case process.Lost:
+		if !l.lost {
+			l.record(Event{Kind: "process", Detail: "HAProxy has ended"})
+		}
+		l.lost = true
+		if e.Err != nil {
+			l.complain("process", e.Err)
+			l.blockRefused(e.Err)
+		}
+	case process.Restarted, process.Foreign:
+		l.restarted(e)
+		l.changed()
+	}
+}
+
+// restarted is a HAProxy that has read the files as they are: the model is theirs.
+func (l *loop) restarted(e process.Event) {
+	l.up, l.lost = true, false
+	l.probe()
+	l.record(Event{Kind: "process", Detail: fmt.Sprintf("HAProxy %s: worker %d", e.Cause, e.State.Worker)})
+	l.modelOf(l.rendered.Table)
+}
+
+// modelOf is the model of a HAProxy that has just read files that say the table.
+func (l *loop) modelOf(table *routing.Table) {
+	clear(l.leaving)
+	l.running = nil
+	if !l.model || table == nil {
+		return
+	}
+	running, err := plan.New(table, l.encoding)
+	if err != nil {
+		l.complain("model", err)
+		return
+	}
+	l.running = running
+	l.driftAt = time.Now().Add(l.o.DriftEvery)
+}
+
+// finish puts what a job prepared in force.
+func (l *loop) finish(r jobResult) {
+	err := r.err
+	if err == nil {
+		l.quarantined(r)
+		if r.reload || !l.up || (l.lost && l.rendered.Table == nil) {
+			err = l.activate(r)
+		} else {
+			err = l.follow(r)
+		}
+	}
+	for _, o := range r.orders {
+		o.done <- err
+	}
+	if err == nil {
+		clear(l.reported)
+		return
+	}
+	if l.ctx.Err() != nil {
+		return
+	}
+	l.complain(kindOf(r), err)
+	if r.prepared.staged != nil {
+		_ = r.prepared.staged.Discard()
+	}
+	// The running configuration stays; another try comes with the next change, or
+	// after a while.
+	l.soil()
+	l.filesAt = time.Now().Add(retryAfter)
+	l.external = l.external || r.external
+	if len(l.reasons) > 0 {
+		l.reloadAt = time.Now().Add(max(retryAfter, l.o.ReloadEvery))
+	}
+}
+
+func kindOf(r jobResult) string {
+	if r.reload {
+		return "reload-failed"
+	}
+	return "files"
+}
+
+// quarantined leaves out the services that HAProxy does not accept.
+func (l *loop) quarantined(r jobResult) {
+	if len(r.prepared.culprits) == 0 {
+		return
+	}
+	for _, service := range slices.Sorted(maps.Keys(r.prepared.culprits)) {
+		err := r.prepared.culprits[service]
+		l.log.Error("HAProxy does not accept its configuration with a service: left out", "service", service, "error", err)
+		l.record(Event{Kind: "quarantined", Detail: watch.Printable(service), Error: err.Error()})
+		l.quarantine[service] = quarantined{fingerprint: r.wanted.fingerprint(service), err: err}
+	}
+	l.changed()
+}
+
+// commit puts prepared files in force and remembers what they say.
+func (l *loop) commit(p prepared) error {
+	if err := p.staged.Commit(); err != nil {
+		return err
+	}
+	l.files, l.rendered = p.files, p.want
+	pause := max(l.o.Settle, shareOfFiles*p.took)
+	l.filesAt = time.Now().Add(pause)
+	return l.remember(false)
+}
+
+// remember saves what the next driver needs. Reloading says that the files in force
+// are not known to have been read.
+func (l *loop) remember(reloading bool) error {
+	s := saved{Generation: l.generation, Reloading: reloading, Table: l.rendered.Table, Claims: l.rendered.Table.Claims()}
+	return s.save(l.o.StateFile)
+}
+
+// follow puts files in force that say what runs already, or what the runtime API can
+// make run.
+func (l *loop) follow(r jobResult) error {
+	if l.model {
+		if r.differs != "" {
+			l.demand("templates-changed", r.differs)
+		}
+		return l.commit(r.prepared)
+	}
+	return l.followText(r)
+}
+
+// activate puts files in force and makes HAProxy read them.
+func (l *loop) activate(r jobResult) error {
+	former, formerWant, formerGeneration := l.files, l.rendered, l.generation
+	l.generation = r.generation
+	l.rendered = r.prepared.want
+	if err := l.remember(true); err != nil {
+		l.generation, l.rendered = formerGeneration, formerWant
+		return err
+	}
+	if err := l.commit(r.prepared); err != nil {
+		l.generation, l.rendered = formerGeneration, formerWant
+		return err
+	}
+	if !l.up && !l.o.Managed {
+		l.attach()
+		return nil
+	}
+	reason := reasonOf(r)
+	begin := time.Now()
+	state, err := l.read(r, reason)
+	if l.up {
+		l.reloaded = time.Now()
+		l.o.Observer.Reloaded(reason, err == nil)
+	}
+	if err != nil {
+		return errors.Join(err, l.restore(former, formerWant, formerGeneration, err))
+	}
+	l.record(Event{
+		Kind: "reloaded", Reason: reason, Revision: r.prepared.want.Table.Revision, Seconds: time.Since(begin).Seconds(),
+		Detail: strings.Join(logReasons(r.reasons), ", "),
+	})
+	l.log.Info("HAProxy reads its files", "reason", reason, "details", logReasons(r.reasons), "worker", state.Worker)
+	if r.external {
+		l.external = false
+	}
+	l.up, l.lost = true, false
+	l.reasons, l.extra, l.reloadAt = nil, nil, time.Time{}
+	l.probe()
+	l.modelOf(r.prepared.want.Table)
+	l.readFor = reason
+	l.changed()
+	return nil
+}
+
+// read starts HAProxy, or has it reloaded.
+func (l *loop) read(r jobResult, reason string) (process.State, error) {
+	if !l.up {
+		return l.process.Start(l.ctx)
+	}
+	request := process.Request{Reason: reason}
+	if l.model {
+		request.Generation = r.generation
+	}
+	return l.process.Reload(l.ctx, request)
+}
+
+// reasonOf is the word under which a reload is counted.
+func reasonOf(r jobResult) string {
+	for _, reason := range r.reasons {
+		if !reason.Deferred {
+			return reason.Word
+		}
+	}
+	if len(r.orders) > 0 {
+		return r.orders[0].reason
+	}
+	if len(r.reasons) > 0 {
+		return r.reasons[0].Word
+	}
+	return "start"
+}
+
+// restore puts the former files in force again after HAProxy refused the new ones,
+// and blocks the ports that it could not have.
+func (l *loop) restore(former render.Files, want Wanted, generation string, reason error) error {
+	l.generation = generation
+	l.blockRefused(reason)
+	if former == nil {
+		l.rendered = Wanted{}
+		l.soil()
+		return nil
+	}
+	if err := render.Write(l.o.Settings.Dir, former); err != nil {
+		return fmt.Errorf("put the former files in force again: %w", err)
+	}
+	l.files, l.rendered = former, want
+	if want.Table == nil {
+		return nil
+	}
+	return l.remember(false)
+}
+
+// refusedPort is where HAProxy's alerts name what could not be bound.
+var refusedPort = regexp.MustCompile(`cannot bind.*[\[ ][^\]\s]*:(\d+)\]?`)
+
+// blockRefused blocks the service ports that HAProxy could not bind.
+func (l *loop) blockRefused(reason error) {
+	var failed *process.FailedError
+	if !errors.As(reason, &failed) {
+		return
+	}
+	for _, alert := range failed.Alerts {
+		match := refusedPort.FindStringSubmatch(alert.Text)
+		if match == nil {
+			continue
+		}
+		number, err := strconv.Atoi(match[1])
+		if err != nil || l.want.Table == nil {
+			continue
+		}
+		for _, p := range l.want.Table.Ports {
+			if p.Number == number {
+				l.blockPort(number, p.Service, errors.New(alert.Text))
+				l.soil()
+				l.filesAt = time.Now()
+				break
+			}
+		}
+	}
+}
+
+func countsText(counts map[string]int) string {
+	var all []string
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%d %s", counts[kind], kind))
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,142 @@
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/process"
+	"github.com/mi-lb/mi-lb/lb/haproxy/render"
+)
+
+// prepared are files that HAProxy accepts, on disk and not in force yet.
+type prepared struct {
+	// want is what they say: what was wanted without the culprits.
+	want   Wanted
+	files  render.Files
+	staged *render.Staged
+	// culprits are the services that were left out, and why.
+	culprits map[string]error
+	took     time.Duration
+}
+
+// prepare renders, writes and validates. If HAProxy does not accept the files, the
+// services at fault are found and left out; an error means that it would not even
+// without any service, or that something else is in the way.
+func (d *Driver) prepare(ctx context.Context, want Wanted, generation string) (prepared, error) {
+	begin := time.Now()
+	p := prepared{want: want, culprits: map[string]error{}}
+	for {
+		files, staged, err := d.accepted(ctx, p.want, generation)
+		if err == nil {
+			p.files, p.staged, p.took = files, staged, time.Since(begin)
+			return p, nil
+		}
+		services, err := d.culprits(ctx, p.want, generation, files, err)
+		if err != nil {
+			return prepared{}, err
+		}
+		gone := map[string]bool{}
+		for service, why := range services {
+			p.culprits[service], gone[service] = why, true
+		}
+		p.want = p.want.without(gone, nil)
+	}
+}
+
+// accepted are files that HAProxy accepts. With an error there may be files still:
+// those that it does not.
+func (d *Driver) accepted(ctx context.Context, want Wanted, generation string) (render.Files, *render.Staged, error) {
+	settings := d.o.Settings
+	settings.Generation = generation
+	files, err := d.renderer.Render(ctx, want.Table, settings, want.Snapshot)
+	if err != nil {
+		return nil, nil, err
+	}
+	staged, err := render.Stage(settings.Dir, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.check(ctx, staged); err != nil {
+		return files, nil, errors.Join(err, staged.Discard())
+	}
+	return files, staged, nil
+}
+
+func (d *Driver) check(ctx context.Context, staged *render.Staged) error {
+	file, err := staged.CheckFile()
+	if err != nil {
+		return err
+	}
+	v, err := process.Validate(ctx, d.o.Path, file)
+	if err != nil {
+		return err
+	}
+	return v.Err()
+}
+
+// culprits are the services because of which the files were not accepted, for the
+// reason given. If it is not for any service, that reason is the error.
+func (d *Driver) culprits(ctx context.Context, want Wanted, generation string, files render.Files, reason error) (map[string]error, error) {
+	var input *render.InputError
+	if errors.As(reason, &input) && input.Service != "" {
+		return map[string]error{input.Service: reason}, nil
+	}
+	var invalid *process.InvalidError
+	if !errors.As(reason, &invalid) {
+		return nil, reason
+	}
+	all := want.services()
+	accepts := func(services []string) (bool, error) {
+		in := map[string]bool{}
+		for _, s := range services {
+			in[s] = true
+		}
+		out := map[string]bool{}
+		for _, s := range all {
+			out[s] = !in[s]
+		}
+		_, staged, err := d.accepted(ctx, want.without(out, nil), generation)
+		switch {
+		case err == nil:
+			return true, staged.Discard()
+		case errors.As(err, &invalid), errors.As(err, &input):
+			return false, nil
+		}
+		return false, err
+	}
+	guess := suspects(want, files, invalid.Alerts)
+	rest := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(guess, s) })
+	ok := false
+	if len(guess) > 0 {
+		var err error
+		if ok, err = accepts(rest); err != nil {
+			return nil, err
+		}
+	}
+	found := guess
+	if !ok {
+		if len(all) == 0 {
+			return nil, reason
+		}
+		if ok, err := accepts(nil); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, fmt.Errorf("no service is at fault: %w", reason)
+		}
+		var err error
+		if found, err = blame(all, accepts); err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("accepted when tried again: %w", reason)
+		}
+	}
+	services := map[string]error{}
+	for _, s := range found {
+		services[s] = invalid
+	}
+	return services, nil
+}
