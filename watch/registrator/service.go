@@ -154,10 +154,13 @@ func describeService(p Policy, o Observed, e endpoint, several bool) (*Service, 
 			fmt.Sprintf("port %d is not registered; a name has no spaces or control characters and at most %d bytes", e.exposed, maxName)}}
 	}
 	id, problems := serviceID(p, c, e, m)
+	if !validID(id) {
+		return nil, append(problems, problem{"invalid-id", "", quote(id) + " cannot be a service's id", fmt.Sprintf("port %d is not registered; give it a SERVICE_%d_ID", e.exposed, e.exposed)})
+	}
 
 	address, more := labelAddress(p, c, e.address)
 	problems = append(problems, more...)
-	if ip, err := netip.ParseAddr(address); err != nil || ip.IsUnspecified() {
+	if ip, err := netip.ParseAddr(address); err != nil || ip.IsUnspecified() || ip.Zone() != "" {
 		return nil, append(problems, problem{"no-address", "", fmt.Sprintf("port %d has no address to register (%s)", e.exposed, quote(address)),
 			"it is not registered; give the host's address with -ip"})
 	}
@@ -245,7 +248,7 @@ func labelAddress(p Policy, c *Container, address string) (string, []problem) {
 	if i := strings.LastIndexByte(value, '/'); i >= 0 {
 		text = value[:i]
 	}
-	if _, err := netip.ParseAddr(text); err != nil {
+	if ip, err := netip.ParseAddr(text); err != nil || ip.IsUnspecified() || ip.Zone() != "" {
 		return address, []problem{{"invalid-address", p.AddressLabel, quote(value) + " is not an address", quote(address) + " is used"}}
 	}
 	return text, nil
