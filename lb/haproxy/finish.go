@@ -53,7 +53,7 @@ func (l *loop) adopted(state process.State) {
 	}
 	l.files, l.rendered, l.generation = files, Wanted{Table: l.saved.Table}, l.saved.Generation
 	// Other templates, settings or another mi-lb would write the same down otherwise.
-	l.external = l.model
+	l.external, l.dirty = l.model, true
 	if l.model {
 		l.takeOver()
 	}

@@ -340,7 +340,7 @@ func (l *loop) apply() {
 	l.reasons = slices.Concat(p.Reload, l.extra)
 	l.schedule()
 	l.leave(p.Leaving)
-	if l.rendered.Table != l.want.Table {
+	if len(p.Ops) > 0 || len(p.Reload) > 0 {
 		l.soil()
 	}
 	done, ok := l.execute(p.Ops)
