@@ -298,7 +298,8 @@ func (s *sink) count() int {
 	return s.parts
 }
 
-// String is the part in a line per task.
+// String is the part in a line per task: its health, or its state if it does not
+// run.
 func (s *sink) String() string {
 	p, _ := s.now()
 	if p == nil {
@@ -310,7 +311,16 @@ func (s *sink) String() string {
 			lines = append(lines, id)
 		}
 		for _, t := range p.Apps[id].Tasks {
-			lines = append(lines, fmt.Sprintf("%s %s %s %s", id, t.ID, t.Addresses[0], t.Health))
+			how := t.Health.String()
+			if way, _ := routingOf(t.State); way == awaited || way == gone {
+				if t.Health != watch.HealthCritical || t.Reason == "" {
+					how += " although it is in "
+				} else {
+					how = ""
+				}
+				how += t.State
+			}
+			lines = append(lines, fmt.Sprintf("%s %s %s %s", id, t.ID, t.Addresses[0], how))
 		}
 	}
 	return strings.Join(lines, "\n")

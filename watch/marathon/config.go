@@ -71,6 +71,9 @@ type Intervals struct {
 	Confirm time.Duration
 	// Resolve is how long the address of an agent is remembered. Default 60 s.
 	Resolve time.Duration
+	// Linger is how long a task that has ended stays in the part, for the
+	// registrations that outlive it. Default 2 min.
+	Linger time.Duration
 }
 
 func (i Intervals) withDefaults() Intervals {
@@ -81,7 +84,7 @@ func (i Intervals) withDefaults() Intervals {
 		{&i.Resync, time.Minute}, {&i.Poll, 5 * time.Second}, {&i.Idle, 30 * time.Second},
 		{&i.Slow, 4 * time.Second}, {&i.Read, 30 * time.Second},
 		{&i.Retry, 250 * time.Millisecond}, {&i.RetryMost, 3 * time.Second},
-		{&i.Confirm, 2 * time.Second}, {&i.Resolve, time.Minute},
+		{&i.Confirm, 2 * time.Second}, {&i.Resolve, time.Minute}, {&i.Linger, 2 * time.Minute},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.instead

@@ -13,8 +13,19 @@
 // # Tasks
 //
 // Running tasks are in the part, and those whose agent is unreachable (they
-// mostly still serve). Tasks in TASK_KILLING are in maintenance. Tasks in any
-// other state have not begun to serve, or no longer do, and are not in the part.
+// mostly still serve). Tasks in TASK_KILLING are in maintenance.
+//
+// Tasks that do not run are in the part, too, critical and with their state for a
+// reason, so that a registration that comes before its task, or outlives it, is
+// known for that app's: those that are created, staging or starting, as soon as
+// one of their addresses is known; and those that have ended, with the last
+// addresses known, in the state that they ended in, or in TASK_GONE where Marathon
+// merely ceased to list them. They stay for [Intervals.Linger], but not longer
+// than until another task has one of their addresses, and not longer than their
+// app: a deleted app is gone at once, with its service ports and its name. What
+// is registered for its tasks a moment longer is then a service of its own, under
+// the name it is registered by; a registry that follows the tasks takes that away
+// in well under a second.
 //
 // A task of an app with health checks is passing if all its results are alive,
 // and critical if one is not. Without results the last known verdict stands,
@@ -27,7 +38,8 @@
 //
 // # What is not believed
 //
-// Errors of any kind leave the last good part in place. A list that suddenly
+// Errors of any kind leave the last good part in place, except that tasks that
+// have ended go when their time is over. A list that suddenly
 // lacks everything, or more than half of the apps or tasks, right after an
 // error, a reconnect or a change of leader is held back until a second read
 // says the same. A 404 removes an app only if it is Marathon who says so. A

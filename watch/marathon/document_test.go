@@ -40,7 +40,7 @@ func built(t *testing.T, doc string, before *watch.App) (*watch.App, []watch.Fin
 		"agent1": {addr: netip.MustParseAddr("10.0.0.1")},
 		"agent2": {addr: netip.MustParseAddr("10.0.0.2")},
 	}
-	app, findings, _ := build(d, before, taskView{source: "marathon/test", memory: newMemory(nil), agents: agents, now: noon})
+	app, findings, _ := build(d, before, taskView{source: "marathon/test", memory: newMemory(nil, forLong), agents: agents, now: noon})
 	return app, append(d.findings, findings...)
 }
 
@@ -77,9 +77,15 @@ func TestNetworkingOfEveryVersionLeadsToAddresses(t *testing.T) {
 		"0.8: ports on the agent, tasks without a state": {
 			`{"id":"/a","ports":[10001,10002],"container":null,"tasks":[{"id":"t","host":"agent1","ports":[31001,31002],"startedAt":"2020-01-01T00:00:00.000Z","servicePorts":[10001,10002]}]}`,
 			[]int{10001, 10002}, []string{"10.0.0.1:31001", "10.0.0.1:31002"}},
+		"staged, not placed yet": {
+			`{"id":"/a","ports":[10001],"tasks":[{"id":"t","host":"","ports":[],"state":"TASK_STAGING"}]}`,
+			[]int{10001}, nil},
+		"starting, its own address not known yet": {
+			`{"id":"/a","networks":[{"name":"n"}],"container":{"portMappings":[{"containerPort":80,"servicePort":10001}]},"tasks":[{"id":"t","host":"agent1","ports":[],"state":"TASK_STARTING"}]}`,
+			[]int{10001}, nil},
 		"0.8: a task without startedAt is staging": {
 			`{"id":"/a","ports":[10001],"tasks":[{"id":"t","host":"agent1","ports":[31001],"startedAt":null}]}`,
-			[]int{10001}, nil},
+			[]int{10001}, []string{"10.0.0.1:31001"}},
 		"0.8: docker bridge": {
 			`{"id":"/a","ports":[9000],"container":{"type":"DOCKER","docker":{"image":"python","network":"BRIDGE","portMappings":[{"containerPort":8080,"hostPort":0,"servicePort":9000,"protocol":"tcp"}]}},"tasks":[{"id":"t","host":"agent1","ports":[31005],"startedAt":"2020-01-01T00:00:00.000Z"}]}`,
 			[]int{9000}, []string{"10.0.0.1:31005"}},
@@ -328,7 +334,7 @@ func TestMissingListOfTasksKeepsTheTasks(t *testing.T) {
 			t.Errorf("tasks %s: %+v, %v", tasks, app, findings)
 		}
 	}
-	if app, _ := built(t, `{"id":"/a","ports":[9000],"tasks":[]}`, before); len(app.Tasks) != 0 {
+	if app, _ := built(t, `{"id":"/a","ports":[9000],"tasks":[]}`, before); len(notEnded(app)) != 0 {
 		t.Error("an empty list is an empty list")
 	}
 }
@@ -351,7 +357,7 @@ func FuzzDecodeApps(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m := newMemory(nil)
+		m := newMemory(nil, forLong)
 		for _, d := range docs {
 			v := taskView{memory: m, agents: map[string]agentAddress{}, now: noon}
 			for _, h := range d.hosts() {

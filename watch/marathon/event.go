@@ -258,13 +258,17 @@ func readable(id string) bool {
 }
 
 // apply is the app after the change; the same pointer if it changes nothing.
-func (t taskChange) apply(app *watch.App) *watch.App {
+func (t taskChange) apply(app *watch.App, m *memory, now time.Time) *watch.App {
 	var changed *watch.App
+	over := map[string]bool{}
 	for i := range app.Tasks {
 		if !t.about(app.Tasks[i].ID) {
 			continue
 		}
-		task := app.Tasks[i]
+		task, stays := app.Tasks[i], true
+		if hasEnded(task.State) && t.effect != ended {
+			continue // events may overtake each other
+		}
 		switch t.effect {
 		case lostSight:
 			task.State = t.state
@@ -279,8 +283,10 @@ func (t taskChange) apply(app *watch.App) *watch.App {
 			if t.reason != "" {
 				task.Reason = t.reason
 			}
+		case ended:
+			stays = m.markEnded(&task, t.state, now)
 		}
-		if t.effect != ended && sameTask(task, app.Tasks[i]) {
+		if stays && sameTask(task, app.Tasks[i]) {
 			continue
 		}
 		if changed == nil {
@@ -288,14 +294,15 @@ func (t taskChange) apply(app *watch.App) *watch.App {
 			clone.Tasks = slices.Clone(app.Tasks)
 			changed = &clone
 		}
+		if !stays {
+			over[task.ID] = true
+		}
 		changed.Tasks[i] = task
-	}
-	if t.effect == ended && changed != nil {
-		changed.Tasks = slices.DeleteFunc(changed.Tasks, func(u watch.Task) bool { return t.about(u.ID) })
 	}
 	if changed == nil {
 		return app
 	}
+	changed.Tasks = slices.DeleteFunc(changed.Tasks, func(u watch.Task) bool { return over[u.ID] })
 	settle(changed.Tasks)
 	return changed
 }

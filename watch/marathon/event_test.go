@@ -61,7 +61,7 @@ func TestChangeAppliesToTheTasksOfItsInstance(t *testing.T) {
 		{ID: "a.instance-1._app.1", State: "TASK_RUNNING", Health: watch.HealthPassing},
 		{ID: "a.instance-11._app.1", State: "TASK_RUNNING", Health: watch.HealthCritical, Reason: reasonAwaited},
 	}}
-	after := taskChange{app: "/a", task: "a.instance-1", effect: ends, state: "TASK_KILLING"}.apply(app)
+	after := taskChange{app: "/a", task: "a.instance-1", effect: ends, state: "TASK_KILLING"}.apply(app, newMemory(nil, forLong), noon)
 	if got := after.Tasks[0]; got.Health != watch.HealthMaintenance || got.State != "TASK_KILLING" {
 		t.Errorf("%+v", got)
 	}
@@ -71,10 +71,10 @@ func TestChangeAppliesToTheTasksOfItsInstance(t *testing.T) {
 	if app.Tasks[0].Health != watch.HealthPassing {
 		t.Error("the published app was changed")
 	}
-	if again := (taskChange{app: "/a", task: "a.instance-1", effect: ends, state: "TASK_KILLING"}).apply(after); again != after {
+	if again := (taskChange{app: "/a", task: "a.instance-1", effect: ends, state: "TASK_KILLING"}).apply(after, newMemory(nil, forLong), noon); again != after {
 		t.Error("a repeated event makes another app")
 	}
-	if after := (taskChange{app: "/a", task: "a.instance-1._app.1", effect: ended}).apply(app); len(after.Tasks) != 1 {
+	if after := (taskChange{app: "/a", task: "a.instance-1._app.1", effect: ended}).apply(app, newMemory(nil, forLong), noon); len(after.Tasks) != 1 {
 		t.Error("still there")
 	}
 }
@@ -181,7 +181,7 @@ func FuzzDecodeEvent(f *testing.F) {
 		}
 		app := &watch.App{ID: e.change.app, Tasks: []watch.Task{{ID: "a.1", Health: watch.HealthPassing}}}
 		if e.change.effect != noEffect {
-			e.change.apply(app)
+			e.change.apply(app, newMemory(nil, forLong), noon)
 		}
 	})
 }

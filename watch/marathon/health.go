@@ -36,9 +36,11 @@ type routing int
 const (
 	// routed: as healthy as its checks say.
 	routed routing = iota
+	// awaited: not started yet.
+	awaited
 	// draining: still serves what it has, and ends soon.
 	draining
-	// gone: not started yet, or ended.
+	// gone: it has ended, or nobody knows about it.
 	gone
 )
 
@@ -50,14 +52,28 @@ func routingOf(state string) (r routing, known bool) {
 		// An agent that Mesos lost sight of mostly still serves: only its own
 		// checks can tell.
 		return routed, true
+	case "TASK_CREATED", "TASK_STAGING", "TASK_STARTING":
+		return awaited, true
 	case "TASK_KILLING":
 		return draining, true
-	case "TASK_STAGING", "TASK_STARTING", "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED",
-		"TASK_ERROR", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN":
+	case "TASK_UNKNOWN":
 		return gone, true
 	}
-	return gone, false
+	return gone, hasEnded(state)
 }
+
+// hasEnded says whether a task in that state is no more, and never will be.
+func hasEnded(state string) bool {
+	switch state {
+	case "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_DROPPED", stateGone, "TASK_GONE_BY_OPERATOR":
+		return true
+	}
+	return false
+}
+
+// stateGone is that of a task that Marathon no longer lists without having said
+// what became of it.
+const stateGone = "TASK_GONE"
 
 func unreachable(state string) bool { return state == "TASK_UNREACHABLE" || state == "TASK_LOST" }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,9 +53,11 @@ type loop struct {
 	about     Info
 
 	published time.Time
-	state     watch.State
-	reported  watch.State
-	answered  bool
+	// sweepAt is when the next task that has ended goes; zero for none.
+	sweepAt  time.Time
+	state    watch.State
+	reported watch.State
+	answered bool
 }
 
 const (
@@ -77,7 +80,7 @@ func newLoop(w *Watcher, inbox *inbox, sink watch.Sink) *loop {
 	now := time.Now()
 	l := &loop{
 		w: w, inbox: inbox, sink: sink,
-		view:    newView(w.source, w.config.Datacenter, w.config.Saved),
+		view:    newView(w.source, w.config.Datacenter, w.config.Saved, w.config.Intervals.Linger),
 		results: make(chan reading),
 		due:     map[string]time.Time{}, started: map[string]time.Time{},
 		appFailed: map[string]int{}, lastRead: map[string]time.Time{},
@@ -98,6 +101,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		now := time.Now()
 		l.startReads(ctx, now)
+		l.sweepAt = l.view.sweep(now)
 		l.publish(now)
 		l.report(now)
 		timer.Reset(max(0, l.next(now).Sub(now)))
@@ -131,6 +135,9 @@ func (l *loop) next(now time.Time) time.Time {
 	}
 	if l.view.changed {
 		sooner(l.published.Add(betweenParts))
+	}
+	if !l.sweepAt.IsZero() {
+		sooner(l.sweepAt)
 	}
 	for _, at := range l.slowAt() {
 		if at.After(now) {
@@ -409,15 +416,11 @@ func (l *loop) takeOne(r reading, now time.Time) {
 // empties says whether the document takes all of an app's tasks away.
 func (l *loop) empties(d *document) bool {
 	app := l.view.apps[d.app.ID]
-	if app == nil || len(app.Tasks) == 0 || !d.tasksKnown {
+	if app == nil || !d.tasksKnown {
 		return false
 	}
-	for i := range app.Tasks {
-		if d.lists(app.Tasks[i].ID) {
-			return false
-		}
-	}
-	return true
+	tasks := notEnded(app)
+	return len(tasks) > 0 && !slices.ContainsFunc(tasks, func(t watch.Task) bool { return d.lists(t.ID) })
 }
 
 func (l *loop) failed(err error, now time.Time) {

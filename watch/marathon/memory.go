@@ -17,6 +17,9 @@ import (
 type memory struct {
 	verdicts map[string]verdict
 	endings  map[string]ending
+	// until is how long each task that has ended stays in its app.
+	until  map[string]time.Time
+	linger time.Duration
 }
 
 // ending is what an event said about a task that a read begun before the event
@@ -37,8 +40,8 @@ const believed = 10 * time.Minute
 // mostEndings bounds the memory against a flood of events about unknown tasks.
 const mostEndings = 50_000
 
-func newMemory(saved map[string]*watch.App) *memory {
-	m := &memory{verdicts: map[string]verdict{}, endings: map[string]ending{}}
+func newMemory(saved map[string]*watch.App, linger time.Duration) *memory {
+	m := &memory{verdicts: map[string]verdict{}, endings: map[string]ending{}, until: map[string]time.Time{}, linger: linger}
 	for _, app := range saved {
 		for i := range app.Tasks {
 			if v := verdictOf(&app.Tasks[i]); v != noVerdict {
@@ -50,14 +53,20 @@ func newMemory(saved map[string]*watch.App) *memory {
 }
 
 // forget drops what is about tasks that nobody lists any more.
-func (m *memory) forget(apps map[string]*watch.App, now time.Time) {
+func (m *memory) forget(apps map[string]*watch.App, docs []*document, now time.Time) {
 	listed := map[string]bool{}
+	for _, d := range docs {
+		for i := range d.tasks {
+			listed[d.tasks[i].id] = true
+		}
+	}
 	for _, app := range apps {
 		for i := range app.Tasks {
 			listed[app.Tasks[i].ID] = true
 		}
 	}
 	maps.DeleteFunc(m.verdicts, func(id string, _ verdict) bool { return !listed[id] })
+	maps.DeleteFunc(m.until, func(id string, _ time.Time) bool { return !listed[id] })
 	maps.DeleteFunc(m.endings, func(_ string, e ending) bool { return now.Sub(e.heard) > believed })
 }
 
@@ -93,6 +102,8 @@ type taskView struct {
 	memory *memory
 	agents map[string]agentAddress
 	now    time.Time
+	// hold says that the document is not believed where it lacks tasks.
+	hold bool
 }
 
 // agentAddress is what an agent's host name leads to.
@@ -136,19 +147,31 @@ func build(d *document, before *watch.App, v taskView) (*watch.App, []watch.Find
 		if e, ok := v.memory.ended(t, v.now); ok && e.routing > way {
 			way, state, reason = e.routing, e.state, e.reason
 		}
+		task := watch.Task{
+			ID: t.id, Node: t.host, State: state, StartedAt: t.startedAt, Version: t.version,
+		}
+		if way == gone {
+			// Its agent may be gone as well, which is nothing to complain about.
+			task.Addresses = new(complaints).taskAddresses(d, t, findTask(before, t.id), v.agents)
+			if v.memory.markEnded(&task, state, v.now) {
+				app.Tasks = append(app.Tasks, task)
+			}
+			continue
+		}
+		delete(v.memory.until, t.id)
 		if t.verdict != noVerdict {
 			v.memory.verdicts[t.id] = t.verdict
 		}
-		if way == gone {
-			continue
-		}
-		task := watch.Task{
-			ID: t.id, Node: t.host, State: state, StartedAt: t.startedAt, Version: t.version,
-			Addresses: c.taskAddresses(d, t, findTask(before, t.id), v.agents),
-		}
-		if way == draining {
+		task.Addresses = c.taskAddresses(d, t, findTask(before, t.id), v.agents)
+		switch way {
+		case awaited:
+			if !reachable(&task) {
+				continue
+			}
+			task.Health, task.Reason = watch.HealthCritical, state
+		case draining:
 			task.Health, task.Reason = watch.HealthMaintenance, cmp.Or(reason, state)
-		} else {
+		default:
 			task.Health, task.Reason = d.health(t, v.memory, v.now, again)
 		}
 		if way == routed && len(d.ports) > 0 && len(t.ports) == 0 && len(t.addresses) == 0 && !unreachable(state) &&
@@ -159,6 +182,10 @@ func build(d *document, before *watch.App, v taskView) (*watch.App, []watch.Find
 		app.Tasks = append(app.Tasks, task)
 	}
 	if d.tasksKnown {
+		if before != nil {
+			app.Tasks = append(app.Tasks, v.unlisted(d, before)...)
+			slices.SortFunc(app.Tasks, func(t, u watch.Task) int { return strings.Compare(t.ID, u.ID) })
+		}
 		settle(app.Tasks)
 	}
 	if before != nil && sameApp(before, &app) {

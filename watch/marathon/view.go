@@ -2,6 +2,7 @@ package marathon
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,10 @@ type view struct {
 	// listFindings are about the list of apps as a whole.
 	listFindings []watch.Finding
 	memory       *memory
+	// ended are the tasks in apps that have ended, and occupied counts the others
+	// by address.
+	ended    map[endedTask]bool
+	occupied map[netip.AddrPort]int
 
 	// readOf is the number of the newest read of each app, also of those that
 	// turned out not to exist; readAll of the newest read of the whole list.
@@ -43,19 +48,21 @@ type listing struct {
 	agents   map[string]agentAddress
 }
 
-func newView(source watch.Source, datacenter string, saved *watch.Part) *view {
+func newView(source watch.Source, datacenter string, saved *watch.Part, linger time.Duration) *view {
 	v := &view{
 		source: source, datacenter: datacenter,
 		apps: map[string]*watch.App{}, findings: map[string][]watch.Finding{}, readOf: map[string]uint64{}, held: map[string]int{},
+		ended: map[endedTask]bool{}, occupied: map[netip.AddrPort]int{},
 	}
 	if saved != nil && saved.Source == source {
 		for id, app := range saved.Apps {
 			if app != nil {
-				v.apps[id] = app
+				v.put(id, app)
 			}
 		}
 	}
-	v.memory = newMemory(v.apps)
+	v.changed = false
+	v.memory = newMemory(v.apps, linger)
 	return v
 }
 
@@ -89,7 +96,7 @@ func (v *view) shrunk(l *listing) bool {
 		}
 		for i := range app.Tasks {
 			t := &app.Tasks[i]
-			if _, ended := v.memory.endings[t.ID]; ended {
+			if _, announced := v.memory.endings[t.ID]; announced || hasEnded(t.State) {
 				continue
 			}
 			tasks++
@@ -131,22 +138,26 @@ func (v *view) all(l *listing, hold bool, now time.Time) map[string]time.Time {
 		if v.readOf[id] > l.number {
 			continue
 		}
-		before := v.apps[id]
-		if at := v.take(d, l.number, l.agents, now); !at.IsZero() {
+		at := v.take(d, l.number, taskView{agents: l.agents, now: now, hold: hold})
+		if !at.IsZero() {
 			again[id] = at
 		}
-		if hold && before != nil {
-			v.keepTasks(id, before, d)
+		if hold && d.tasksKnown {
+			for _, t := range notEnded(v.apps[id]) {
+				if !d.lists(t.ID) {
+					v.held[id]++
+				}
+			}
 		}
 	}
 	for id, app := range v.apps {
 		switch {
 		case listed[id] || v.readOf[id] > l.number:
 		case hold:
-			v.held[id] = len(app.Tasks)
+			v.held[id] = len(notEnded(app))
 		case l.nameless > 0 && readable(id):
 			// It may be the one that could not be read: ask for it by name.
-			v.held[id] = len(app.Tasks)
+			v.held[id] = len(notEnded(app))
 			again[id] = now
 		default:
 			v.remove(id)
@@ -156,33 +167,13 @@ func (v *view) all(l *listing, hold bool, now time.Time) map[string]time.Time {
 		v.listFindings, v.changed = l.findings, true
 	}
 	maps.DeleteFunc(v.readOf, func(id string, n uint64) bool { return n < l.number && v.apps[id] == nil })
-	v.memory.forget(v.apps, now)
+	v.memory.forget(v.apps, l.docs, now)
 	return again
 }
 
-// keepTasks puts back the tasks that the document no longer lists.
-func (v *view) keepTasks(id string, before *watch.App, d *document) {
-	app := v.apps[id]
-	var kept []watch.Task
-	for _, t := range before.Tasks {
-		if _, ended := v.memory.endings[t.ID]; ended || d.lists(t.ID) || !d.tasksKnown || len(t.Addresses) != len(app.Ports) {
-			continue
-		}
-		kept = append(kept, t)
-	}
-	if len(kept) == 0 {
-		return
-	}
-	v.held[id] = len(kept)
-	clone := *app
-	clone.Tasks = append(kept, app.Tasks...)
-	slices.SortFunc(clone.Tasks, func(t, u watch.Task) int { return strings.Compare(t.ID, u.ID) })
-	settle(clone.Tasks)
-	if sameApp(before, &clone) {
-		v.apps[id] = before
-		return
-	}
-	v.apps[id], v.changed = &clone, true
+// notEnded are the app's tasks that have not ended.
+func notEnded(app *watch.App) []watch.Task {
+	return slices.DeleteFunc(slices.Clone(app.Tasks), func(t watch.Task) bool { return hasEnded(t.State) })
 }
 
 // one takes in the document of one app, and says when to read it again; zero
@@ -191,7 +182,7 @@ func (v *view) one(number uint64, d *document, agents map[string]agentAddress, n
 	if number < v.readAll || number < v.readOf[d.app.ID] {
 		return time.Time{}
 	}
-	return v.take(d, number, agents, now)
+	return v.take(d, number, taskView{agents: agents, now: now})
 }
 
 // none takes in that there is no app of that id.
@@ -204,15 +195,13 @@ func (v *view) none(number uint64, id string) {
 	v.remove(id)
 }
 
-func (v *view) take(d *document, number uint64, agents map[string]agentAddress, now time.Time) time.Time {
+func (v *view) take(d *document, number uint64, world taskView) time.Time {
 	id := d.app.ID
 	v.readOf[id] = number
 	delete(v.held, id)
-	before := v.apps[id]
-	app, found, again := build(d, before, taskView{source: v.source.String(), memory: v.memory, agents: agents, now: now})
-	if app != before {
-		v.apps[id], v.changed = app, true
-	}
+	world.source, world.memory = v.source.String(), v.memory
+	app, found, again := build(d, v.apps[id], world)
+	v.put(id, app)
 	found = append(slices.Clip(d.findings), found...)
 	if !slices.Equal(v.findings[id], found) {
 		v.changed = true
@@ -229,9 +218,8 @@ func (v *view) remove(id string) {
 	if v.apps[id] == nil {
 		return
 	}
-	delete(v.apps, id)
+	v.put(id, nil)
 	delete(v.findings, id)
-	v.changed = true
 }
 
 // hear takes in what an event says about a task, before anything is read.
@@ -258,11 +246,9 @@ func (v *view) hear(t taskChange, now time.Time) {
 		if end.routing != routed {
 			v.memory.end(id, end)
 		}
-		if t.effect == failsCheck && len(app.HealthChecks) > 0 {
+		if t.effect == failsCheck && len(app.HealthChecks) > 0 && !hasEnded(app.Tasks[i].State) {
 			v.memory.verdicts[id] = notAlive
 		}
 	}
-	if after := t.apply(app); after != app {
-		v.apps[t.app], v.changed = after, true
-	}
+	v.put(t.app, t.apply(app, v.memory, now))
 }

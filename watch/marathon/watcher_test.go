@@ -67,11 +67,13 @@ func TestEndingTaskDrainsBeforeAnythingIsRead(t *testing.T) {
 		s.is(t, "killing", "/a t1 10.0.0.1:31001 maintenance", whole[1], whole[2])
 		c.send("status_update_event", `{"appId":"/a","taskId":"t1","taskStatus":"TASK_KILLED"}`)
 		after(betweenParts)
-		s.is(t, "killed", whole[1:]...)
-		// A late answer that still has the task does not bring it back.
+		s.is(t, "killed", "/a t1 10.0.0.1:31001 TASK_KILLED", whole[1], whole[2])
+		// What comes late does not bring it back.
+		c.send("status_update_event", `{"appId":"/a","taskId":"t1","taskStatus":"TASK_KILLING"}`)
+		c.send("health_status_changed_event", `{"appId":"/a","taskId":"t1","alive":false}`)
 		c.set(func() { c.fault = nil })
 		after(30 * time.Second)
-		s.is(t, "afterwards", whole[1:]...)
+		s.is(t, "afterwards", "/a t1 10.0.0.1:31001 TASK_KILLED", whole[1], whole[2])
 		s.status(t, "afterwards", watch.Current)
 	})
 }
@@ -83,11 +85,11 @@ func TestFreshTaskIsServedByItsFirstGoodResult(t *testing.T) {
 		c.set(func() { c.apps["/a"] = fresh })
 		c.send("status_update_event", `{"appId":"/a","taskId":"t3","taskStatus":"TASK_RUNNING"}`)
 		after(betweenParts)
-		s.is(t, "fresh", whole[0], "/a t3 10.0.0.1:31003 critical", whole[2])
+		s.is(t, "fresh", whole[0], "/a t2 10.0.0.1:31002 TASK_GONE", "/a t3 10.0.0.1:31003 critical", whole[2])
 		c.set(func() { c.apps["/a"] = app("/a", "t1:31001:TASK_RUNNING:alive", "t3:31003:TASK_RUNNING:alive") })
 		c.send("health_status_changed_event", `{"appId":"/a","instanceId":"t3","alive":true}`)
 		after(betweenReads + betweenParts)
-		s.is(t, "checked", whole[0], "/a t3 10.0.0.1:31003 passing", whole[2])
+		s.is(t, "checked", whole[0], "/a t2 10.0.0.1:31002 TASK_GONE", "/a t3 10.0.0.1:31003 passing", whole[2])
 	})
 }
 
@@ -100,7 +102,7 @@ func TestSilentStreamIsReplacedAndWhatWasMissedRepaired(t *testing.T) {
 		})
 		s.is(t, "missed", whole...)
 		after(26 * time.Second)
-		s.is(t, "after 30 s of silence", whole[0], whole[2])
+		s.is(t, "after 30 s of silence", whole[0], "/a t2 10.0.0.1:31002 TASK_GONE", whole[2])
 		_, state := s.now()
 		if !strings.Contains(state.LastError, "sent nothing for 30s") {
 			t.Error(state.LastError)
@@ -261,7 +263,7 @@ func TestFailedReadOfOneAppIsNeverForgotten(t *testing.T) {
 		})
 		c.send("status_update_event", `{"appId":"/a","taskId":"t2","taskStatus":"TASK_RUNNING"}`)
 		after(3 * time.Second)
-		s.is(t, "read with all the others", whole[0], whole[2])
+		s.is(t, "read with all the others", whole[0], "/a t2 10.0.0.1:31002 TASK_GONE", whole[2])
 		s.status(t, "read with all the others", watch.Current)
 	})
 }
