@@ -26,9 +26,12 @@ bin/consul: tools/go.mod tools/go.sum
 consul:
 	@test/prerequisites consul || $(MAKE) --no-print-directory tools
 
-demo: consul build ## a whole platform on this machine, to try; CHECK=1 tries it itself
-	@test/prerequisites demo
-	$(GO) run ./test/sandbox/cmd/sandbox $(if $(CHECK),--check) $(DEMO)
+demo: prerequisites-demo consul build ## a whole platform on this machine, to try; CHECK=1 tries it itself, DEMO=--help lists what can be moved
+	@$(GO) build -o bin/sandbox ./test/sandbox/cmd/sandbox
+	@bin/sandbox $(if $(filter-out 0 no false,$(CHECK)),--check) $(DEMO)
+
+prerequisites-%:
+	@test/prerequisites $*
 
 test: consul build ## run all tests, with the race detector
 	@test/prerequisites test
