@@ -339,6 +339,24 @@ func TestMissingListOfTasksKeepsTheTasks(t *testing.T) {
 	}
 }
 
+func TestNullsInThePlaceOfEverythingChangeNothing(t *testing.T) {
+	const whole = `{"id":"/a","version":"v1","ports":[9000],"labels":{"mi-lb.host":"a.test"},"tasks":[{"id":"t","host":"agent1","ports":[31000],` + running + `},{"id":"u","host":"agent1","ports":[31001],` + running + `}]}`
+	before, _ := built(t, whole, nil)
+	for _, document := range []string{
+		`{"id":"/a","version":null,"ports":null,"labels":null,"tasks":[{"id":"t","host":null,"ports":null,"state":null,"startedAt":null},null]}`,
+		`{"id":"/a"}`,
+		`{"id":"/a","version":"v1","ports":[9000],"labels":{"mi-lb.host":"a.test"},"tasks":[{"id":"t","host":null,"ports":null,"state":null},{"id":"u","host":"agent1","ports":[31001],` + running + `}]}`,
+	} {
+		app, findings := built(t, document, before)
+		if app != before || len(findings) == 0 {
+			t.Errorf("%s: %+v, %v", document, app, findings)
+		}
+	}
+	if app, _ := built(t, `{"id":"/a","version":"v2","ports":[9001],"tasks":[]}`, before); len(notEnded(app)) != 0 || app.Ports[0].ServicePort != 9001 {
+		t.Errorf("a whole document changes the app: %+v", app)
+	}
+}
+
 func FuzzDecodeApps(f *testing.F) {
 	for _, name := range []string{"app_list.json", "app_list-1.4.json", "group.json"} {
 		f.Add(fixture(f, name))

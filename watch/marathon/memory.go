@@ -37,6 +37,9 @@ type ending struct {
 // longer than any read takes, and not for ever, as events may be wrong.
 const believed = 10 * time.Minute
 
+// damagedAgain is when a document that lacks what is always there is asked for again.
+const damagedAgain = 5 * time.Second
+
 // mostEndings bounds the memory against a flood of events about unknown tasks.
 const mostEndings = 50_000
 
@@ -124,6 +127,15 @@ func build(d *document, before *watch.App, v taskView) (*watch.App, []watch.Find
 			recheck = at
 		}
 	}
+	if before != nil && before.Version != "" && app.Version == "" {
+		// Every Marathon writes the version. Where it is null so is everything else:
+		// no ports, no labels, tasks without addresses.
+		c.add(watch.Finding{
+			Code: "invalid-document", Key: "version", Message: "the app comes without its version, which Marathon always writes",
+			Instead: "the app is left as it was last known",
+		})
+		return before, c.all(), v.now.Add(damagedAgain)
+	}
 	if !d.tasksKnown {
 		// Not knowing the tasks is not having none.
 		if before != nil && len(before.Tasks) > 0 {
@@ -136,6 +148,15 @@ func build(d *document, before *watch.App, v taskView) (*watch.App, []watch.Find
 	}
 	for i := range d.tasks {
 		t := &d.tasks[i]
+		if known := findTask(before, t.id); known != nil && known.Node != "" && t.host == "" && !hasEnded(known.State) {
+			c.add(watch.Finding{
+				Code: "invalid-document", Key: fmt.Sprintf("tasks[%d].host", i), Message: "the task comes without its host, which Marathon always writes",
+				Instead: "the task is left as it was last known",
+			})
+			again(v.now.Add(damagedAgain))
+			app.Tasks = append(app.Tasks, *known)
+			continue
+		}
 		state, reason := t.state, ""
 		way, known := routingOf(state)
 		if !known {
