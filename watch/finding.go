@@ -53,8 +53,10 @@ func (f Finding) Compare(o Finding) int {
 // Printable is a foreign value made fit for a log line, a finding or a page:
 // control characters and invalid UTF-8 become "?", and what is longer than
 // 120 runes is cut and marked with "…".
-func Printable(s string) string {
-	const most = 120
+func Printable(s string) string { return PrintableUpTo(s, 120) }
+
+// PrintableUpTo is like [Printable], cut after another number of runes.
+func PrintableUpTo(s string, most int) string {
 	var b strings.Builder
 	n := 0
 	for _, r := range s {

@@ -173,6 +173,9 @@ func (l *loop) finish(r jobResult) {
 	if r.prepared.staged != nil {
 		_ = r.prepared.staged.Discard()
 	}
+	if !l.up {
+		l.startFormer()
+	}
 	// The running configuration stays; another try comes with the next change, or
 	// after a while.
 	l.soil()
@@ -181,6 +184,24 @@ func (l *loop) finish(r jobResult) {
 	if len(l.reasons) > 0 {
 		l.reloadAt = time.Now().Add(max(retryAfter, l.o.ReloadEvery))
 	}
+}
+
+// startFormer starts a managed HAProxy from the files that an earlier driver left:
+// better what was right then than nothing.
+func (l *loop) startFormer() {
+	files, err := render.Read(l.o.Settings.Dir)
+	if err != nil || !l.o.Managed || l.saved.Table == nil {
+		return
+	}
+	state, err := l.process.Start(l.ctx)
+	if err != nil {
+		l.complain("process", err)
+		return
+	}
+	l.log.Warn("HAProxy runs the files that were accepted last", "generation", l.saved.Generation)
+	l.files, l.rendered, l.generation = files, Wanted{Table: l.saved.Table}, l.saved.Generation
+	l.restarted(process.Event{Cause: process.Started, State: state})
+	l.external = true
 }
 
 func kindOf(r jobResult) string {
@@ -210,7 +231,10 @@ func (l *loop) commit(p prepared) error {
 		return err
 	}
 	l.files, l.rendered = p.files, p.want
-	pause := max(l.o.Settle, shareOfFiles*p.took)
+	pause := gather // what is rendered from text is applied only when it is rendered
+	if l.model {
+		pause = max(l.o.Settle, shareOfFiles*p.took)
+	}
 	l.filesAt = time.Now().Add(pause)
 	return l.remember(false)
 }

@@ -191,6 +191,9 @@ func (l *loop) rerender() {
 	l.external, l.dirty = true, true
 	l.model = l.o.Engine.BuiltIn(render.ConfigFile)
 	l.filesAt = time.Now().Add(l.o.Settle)
+	// Whether a service fits is another question now.
+	clear(l.quarantine)
+	l.changed()
 }
 
 // end leaves HAProxy running, with files that say what it runs.
@@ -210,7 +213,7 @@ func (l *loop) end(supervisor chan error) {
 	if l.up && l.dirty && len(l.reasons) == 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 10*time.Second)
 		defer cancel()
-		if p, err := l.prepare(ctx, l.want, l.generation); err != nil {
+		if p, err := l.prepare(ctx, l.want, l.generation, l.trusted()); err != nil {
 			l.log.Warn("HAProxy's files are behind what it runs", "error", err)
 		} else if err := l.commit(p); err != nil {
 			l.log.Warn("HAProxy's files are behind what it runs", "error", err)
@@ -369,7 +372,11 @@ func (l *loop) demand(word, detail string) {
 func (l *loop) soil() {
 	if !l.dirty {
 		l.dirty = true
-		if earliest := time.Now().Add(l.o.Settle); l.filesAt.Before(earliest) {
+		settle := gather
+		if l.model {
+			settle = l.o.Settle
+		}
+		if earliest := time.Now().Add(settle); l.filesAt.Before(earliest) {
 			l.filesAt = earliest
 		}
 	}
@@ -500,15 +507,28 @@ func (l *loop) startJob(reload bool) {
 	if !l.model {
 		base = Wanted{} // the new files are compared with the old ones anyway
 	}
+	trusted := l.trusted()
 	done := make(chan jobResult, 1)
 	l.job = done
 	go func() {
-		result.prepared, result.err = l.prepare(l.ctx, result.wanted, result.generation)
+		result.prepared, result.err = l.prepare(l.ctx, result.wanted, result.generation, trusted)
 		if result.err == nil && result.external && !result.reload && base.Table != nil {
 			result.differs, result.err = l.differs(base, files, generation)
 		}
 		done <- result
 	}()
+}
+
+// trusted says which of the services are as they are in the files in force.
+func (l *loop) trusted() func(service string) bool {
+	rendered, want := l.rendered, l.want
+	if rendered.Table == nil {
+		return func(string) bool { return false }
+	}
+	return func(service string) bool {
+		has := slices.ContainsFunc(rendered.Table.Services, func(s routing.Service) bool { return s.Name == service })
+		return has && rendered.fingerprint(service) == want.fingerprint(service)
+	}
 }
 
 // differs says in what the templates, settings and keys of now would write what HAProxy
@@ -618,13 +638,13 @@ func (l *loop) withFindings(t *routing.Table) *routing.Table {
 	out.Findings = slices.Clone(t.Findings)
 	for service, q := range l.quarantine {
 		out.Findings = append(out.Findings, watch.Finding{
-			Code: "quarantined", Service: service, Message: watch.Printable(q.err.Error()),
+			Code: "quarantined", Service: service, Message: watch.PrintableUpTo(q.err.Error(), 500),
 			Instead: "the service is left out of HAProxy until what it asks for changes",
 		})
 	}
 	for number, b := range l.blocked {
 		out.Findings = append(out.Findings, watch.Finding{
-			Code: "port-busy", Service: b.service, Key: fmt.Sprintf("port %d", number), Message: watch.Printable(b.err.Error()),
+			Code: "port-busy", Service: b.service, Key: fmt.Sprintf("port %d", number), Message: watch.PrintableUpTo(b.err.Error(), 500),
 			Instead: "the port is not opened; it is tried again every few seconds",
 		})
 	}

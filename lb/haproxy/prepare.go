@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/process"
@@ -25,7 +27,10 @@ type prepared struct {
 // prepare renders, writes and validates. If HAProxy does not accept the files, the
 // services at fault are found and left out; an error means that it would not even
 // without any service, or that something else is in the way.
-func (d *Driver) prepare(ctx context.Context, want Wanted, generation string) (prepared, error) {
+//
+// trusted says of a service that HAProxy has accepted it as it is: then it is not the
+// service that is to blame, but the templates.
+func (d *Driver) prepare(ctx context.Context, want Wanted, generation string, trusted func(service string) bool) (prepared, error) {
 	begin := time.Now()
 	p := prepared{want: want, culprits: map[string]error{}}
 	for {
@@ -34,9 +39,18 @@ func (d *Driver) prepare(ctx context.Context, want Wanted, generation string) (p
 			p.files, p.staged, p.took = files, staged, time.Since(begin)
 			return p, nil
 		}
-		services, err := d.culprits(ctx, p.want, generation, files, err)
+		reason := err
+		services, err := d.culprits(ctx, p.want, generation, files, reason)
 		if err != nil {
 			return prepared{}, err
+		}
+		for service := range services {
+			if trusted(service) {
+				return prepared{}, fmt.Errorf("service %q has not changed, so the templates are at fault: %w", service, reason)
+			}
+		}
+		if all := len(p.want.Table.Services); len(services) > 1 && 2*len(services) > all {
+			return prepared{}, fmt.Errorf("%d of %d services are not accepted, so the templates are at fault: %w", len(services), all, reason)
 		}
 		gone := map[string]bool{}
 		for service, why := range services {
@@ -74,6 +88,11 @@ func (d *Driver) check(ctx context.Context, staged *render.Staged) error {
 	if err != nil {
 		return err
 	}
+	// The file is a copy for this one use; people know it by another name.
+	for i := range v.Messages {
+		v.Messages[i].Text = strings.ReplaceAll(v.Messages[i].Text, file, render.ConfigFile)
+	}
+	v.Output = strings.ReplaceAll(v.Output, file, render.ConfigFile)
 	return v.Err()
 }
 
@@ -107,8 +126,9 @@ func (d *Driver) culprits(ctx context.Context, want Wanted, generation string, f
 		}
 		return false, err
 	}
-	guess := suspects(want, files, invalid.Alerts)
-	rest := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(guess, s) })
+	said := suspects(want, files, invalid.Alerts)
+	guess := slices.Sorted(maps.Keys(said))
+	rest := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return said[s] != "" })
 	ok := false
 	if len(guess) > 0 {
 		var err error
@@ -137,6 +157,9 @@ func (d *Driver) culprits(ctx context.Context, want Wanted, generation string, f
 	services := map[string]error{}
 	for _, s := range found {
 		services[s] = invalid
+		if text := said[s]; text != "" {
+			services[s] = errors.New(text)
+		}
 	}
 	return services, nil
 }

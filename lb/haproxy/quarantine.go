@@ -48,21 +48,21 @@ func (b *blamer) among(candidates []string) ([]string, error) {
 	return slices.Concat(left, right), err
 }
 
-// suspects are the services whose backends HAProxy's alerts point at: most often
-// that is right, and then nothing needs to be tried.
-func suspects(w Wanted, files render.Files, alerts []process.Message) []string {
+// suspects are the services whose backends HAProxy's alerts point at, each with what
+// is said about it: most often that is right, and then nothing needs to be tried.
+func suspects(w Wanted, files render.Files, alerts []process.Message) map[string]string {
 	byBackend := map[string]string{}
 	for _, b := range w.Table.Backends {
 		byBackend[encode.Name(b.ID)] = b.Service
 	}
 	lines := strings.Split(string(files[render.ConfigFile]), "\n")
-	var found []string
+	found := map[string]string{}
 	for _, alert := range alerts {
 		for i := min(alert.Line, len(lines)) - 1; i >= 0; i-- {
 			if rest, ok := strings.CutPrefix(lines[i], "backend "); ok {
 				name, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
-				if service, ok := byBackend[name]; ok && !slices.Contains(found, service) {
-					found = append(found, service)
+				if service, ok := byBackend[name]; ok && found[service] == "" {
+					found[service] = alert.Text
 				}
 				break
 			}
