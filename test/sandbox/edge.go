@@ -204,10 +204,11 @@ func (e *Edge) take() *edgeProcess {
 	return p
 }
 
-// How long each step of Stop may take before the next is taken.
+// How long each step of Stop may take before the next is taken. A mi-lb that is told
+// to end at once gives HAProxy ten seconds.
 const (
 	drainAtMost = 3 * time.Second
-	endAtMost   = 5 * time.Second
+	endAtMost   = 15 * time.Second
 )
 
 // Stop ends mi-lb and its HAProxy, also one that a killed mi-lb has left. mi-lb is

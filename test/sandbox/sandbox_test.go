@@ -157,18 +157,6 @@ func TestAnAppIsReachedThroughEveryEdge(t *testing.T) {
 		return nil
 	})
 
-	// mi-lb crashes; HAProxy serves on, and the next mi-lb takes it over.
-	dc1.Edge.Kill()
-	if err := fetch(dc1.Edge.HTTP, "webserver.mi-lb.example.com"); err != nil {
-		t.Error(err)
-	}
-	if err := dc1.Edge.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := dc1.Edge.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-
 	request, _ := http.NewRequest(http.MethodDelete, dc1.Marathon.URL()+"/v2/apps/webserver", nil)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -181,6 +169,45 @@ func TestAnAppIsReachedThroughEveryEdge(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestHAProxyServesOnWithoutMiLBAndTheNextOneTakesItOver(t *testing.T) {
+	s, err := sandbox.Start(t.Context(), sandbox.Options{Binary: binary(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	post(t, s.Sites[0], webserver(9000))
+	edge := s.Sites[0].Edge
+	served := func() error { return fetch(edge.HTTP, "webserver.mi-lb.example.com") }
+	until(t, "the app", served)
+	before := edge.PID()
+	edge.Kill()
+	if edge.PID() != 0 || edge.Ended() != nil {
+		t.Error("it runs")
+	}
+	if err := served(); err != nil {
+		t.Error(err)
+	}
+	if err := edge.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := edge.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if edge.PID() == before {
+		t.Error("it is the same")
+	}
+	if err := served(); err != nil {
+		t.Error(err)
+	}
+	if log, err := os.ReadFile(edge.Log); err != nil || !strings.Contains(string(log), "took over the running HAProxy") {
+		t.Errorf("it did not take HAProxy over: %v\n%s", err, log)
+	}
 }
 
 func TestNothingIsLeftOfWhatWasStopped(t *testing.T) {
