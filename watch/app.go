@@ -42,7 +42,7 @@ type AppPort struct {
 // TCP says whether the port speaks TCP at all (udp alone does not).
 func (p AppPort) TCP() bool { return p.Protocol != "udp" }
 
-// Task is one running copy of an app.
+// Task is one copy of an app: running, about to run, or ended a while ago.
 type Task struct {
 	ID string `json:"id"`
 	// Node is the agent's host name or address as Marathon has it.
@@ -50,7 +50,9 @@ type Task struct {
 	// Addresses has one entry per port of the app, the zero AddrPort where the
 	// port cannot be reached from outside the task or is not known yet.
 	Addresses []netip.AddrPort `json:"addresses,omitempty"`
-	// State is Marathon's: "TASK_RUNNING", "TASK_KILLING", …
+	// State is Marathon's: "TASK_RUNNING", "TASK_KILLING", … Tasks that do not run
+	// are critical; they are there so that what a registry still, or already, has
+	// at their addresses is known for theirs.
 	State  string `json:"state"`
 	Health Health `json:"health"`
 	// Reason says why Health is not passing.

@@ -20,12 +20,11 @@
 // known for that app's: those that are created, staging or starting, as soon as
 // one of their addresses is known; and those that have ended, with the last
 // addresses known, in the state that they ended in, or in TASK_GONE where Marathon
-// merely ceased to list them. They stay for [Intervals.Linger], but not longer
+// merely ceased to list them. These stay for [Intervals.Linger], but not longer
 // than until another task has one of their addresses, and not longer than their
 // app: a deleted app is gone at once, with its service ports and its name. What
-// is registered for its tasks a moment longer is then a service of its own, under
-// the name it is registered by; a registry that follows the tasks takes that away
-// in well under a second.
+// is still registered for its tasks is then a service of its own, under the name
+// it is registered by, until the registry takes it away.
 //
 // A task of an app with health checks is passing if all its results are alive,
 // and critical if one is not. Without results the last known verdict stands,
