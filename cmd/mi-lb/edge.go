@@ -94,9 +94,12 @@ func (e *edge) route(ctx context.Context, driven chan error) error {
 	defer tick.Stop()
 	e.wait("the sources to answer")
 	for {
-		snapshot, changed := world.Snapshot()
-		// Each watcher makes at least one source known.
+		_, changed := world.Snapshot()
+		// Each watcher makes at least one source known. A source publishes before it says
+		// that it is current: what is asked in this order, the snapshot last, has the
+		// parts of all that have settled.
 		settled := len(world.States()) >= e.watching.watchers && world.Settled()
+		snapshot, _ := world.Snapshot()
 		p := policy(e.configuration())
 		if (settled || expired || saved != nil) && (snapshot != last || !reflect.DeepEqual(p, lastPolicy)) {
 			table := routing.Compile(snapshot, p, held)

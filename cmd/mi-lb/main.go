@@ -79,7 +79,7 @@ and by service port.`,
 		routesCommand(), servicesCommand(), findingsCommand(), explainCommand(), statusCommand(),
 		registratorCommand(), versionCommand(),
 	)
-	for _, command := range root.Commands() {
+	for _, command := range append(root.Commands(), root) {
 		if arguments := command.Args; arguments != nil {
 			command.Args = func(command *cobra.Command, given []string) error {
 				if err := arguments(command, given); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -90,7 +91,8 @@ func validate(ctx context.Context, c config.Config, p paths, out io.Writer) erro
 		return err
 	}
 	if err := v.Err(); err != nil {
-		return &config.Error{Where: "templates", Message: err.Error()}
+		message := strings.ReplaceAll(err.Error(), check, render.ConfigFile)
+		return &config.Error{Where: "templates", Message: message + "; mi-lb render writes the file, to look at the line"}
 	}
 	sections, err := render.Lint(files[render.ConfigFile])
 	if err != nil {
