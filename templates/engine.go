@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -48,8 +49,9 @@ type Engine struct {
 	fetcher *fetcher
 
 	mu sync.Mutex
-	// used are the names of the dependencies of each source's last complete rendering.
-	used map[string][]string
+	// used are, by source, the names of what its last complete rendering used, and
+	// whatever it has asked for since.
+	used map[string]map[string]bool
 }
 
 // New reads the templates. An error names the file and line at fault.
@@ -81,7 +83,7 @@ func New(o Options) (*Engine, error) {
 		brain:   brain,
 		catalog: newCatalog(brain),
 		fetcher: newFetcher(clients, brain, logger),
-		used:    map[string][]string{},
+		used:    map[string]map[string]bool{},
 	}
 	e.sources.Store(&all)
 	return e, nil
@@ -102,6 +104,13 @@ func (e *Engine) Reload() error {
 		return err
 	}
 	e.sources.Store(&all)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name := range e.used {
+		if all[strings.TrimSuffix(name, textSuffix)] == nil {
+			delete(e.used, name)
+		}
+	}
 	return nil
 }
 
@@ -136,10 +145,13 @@ func (e *Engine) Execute(name string, functions template.FuncMap, world *watch.S
 	return e.execute(name, all.with(main), all.full(), functions, world)
 }
 
+// textSuffix tells the name of a text apart from that of a file.
+const textSuffix = ".text"
+
 // ExecuteText renders a text that may call the fragments that there are. The name
 // tells it apart from others and stands in errors.
 func (e *Engine) ExecuteText(name, text string, functions template.FuncMap) ([]byte, error) {
-	main := &source{name: name + ".text", path: name, text: text}
+	main := &source{name: name + textSuffix, path: name, text: text}
 	if err := main.parse(); err != nil {
 		return nil, err
 	}
@@ -175,6 +187,9 @@ func (e *Engine) execute(name string, text composed, full bool, functions templa
 			e.retain(name, result.Used)
 			return result.Output, nil
 		}
+		// Noted before anything is fetched: the rendering of another source must not
+		// end the query for what this one waits for.
+		e.note(name, result.Used)
 		missing, found := e.look(result.Missing, full)
 		if !found {
 			return nil, &MissingError{File: text.main(), Missing: missing}
@@ -206,20 +221,31 @@ func (e *Engine) look(missing *dep.Set, full bool) (still []Missing, found bool)
 	return still, found
 }
 
-// retain forgets what no template has used in its last rendering.
-func (e *Engine) retain(name string, used *dep.Set) {
-	var names []string
+// note adds to what the source uses.
+func (e *Engine) note(name string, used *dep.Set) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.used[name] == nil {
+		e.used[name] = map[string]bool{}
+	}
 	for _, d := range used.List() {
-		names = append(names, d.String())
+		e.used[name][d.String()] = true
+	}
+}
+
+// retain takes what a complete rendering used for all that the source uses, and
+// forgets what no source does.
+func (e *Engine) retain(name string, used *dep.Set) {
+	names := map[string]bool{}
+	for _, d := range used.List() {
+		names[d.String()] = true
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.used[name] = names
 	live := map[string]bool{}
 	for _, names := range e.used {
-		for _, n := range names {
-			live[n] = true
-		}
+		maps.Copy(live, names)
 	}
 	e.catalog.retain(live)
 	e.fetcher.retain(live)

@@ -357,6 +357,26 @@ func TestQueriesThatNobodyNeedsEnd(t *testing.T) {
 	}
 }
 
+// HAProxy's configuration waits for a key while its maps do not.
+func TestACompleteRenderingDoesNotEndTheQueriesOfOneThatWaits(t *testing.T) {
+	consul := consultest.Start(t)
+	consul.Put("a", "1")
+	e := running(t, Options{Consul: &Consul{Address: consul.Address}}, map[string]string{
+		"waits.cfg": `{{ range services }}{{ end }}{{ key "a" }}`, "complete.cfg": `{{ range services }}{{ .Name }} {{ end }}`,
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := e.Await(ctx, func() error {
+		_, err := e.Execute("waits.cfg", nil, world())
+		if _, other := e.Execute("complete.cfg", nil, world()); other != nil {
+			return other
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzSources(f *testing.F) {
 	f.Add(`{{ range services }}{{ .Name }}{{ end }}`, `{{ .X }}`)
 	f.Add(`{{ define "a" }}{{ end }}{{ template "f" . }}`, "{{/*\n*/}}")

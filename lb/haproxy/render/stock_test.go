@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/render/haproxytest"
 	"github.com/mi-lb/mi-lb/lb/routing"
@@ -54,7 +55,9 @@ func TestStockHaproxyConsulTemplateRuns(t *testing.T) {
 	settings := Settings{Dir: dir}
 	render := func(world *watch.Snapshot) (files Files) {
 		t.Helper()
-		if err := engine.Await(ctx, func() error {
+		limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := engine.Await(limited, func() error {
 			var err error
 			files, err = renderer.Render(ctx, &routing.Table{}, settings, world)
 			return err
