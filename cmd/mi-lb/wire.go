@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -249,5 +248,3 @@ func setLevel(level *slog.LevelVar, text string) {
 		level.Set(l)
 	}
 }
-
-var errNoConfig = errors.New("no configuration; give one with --config FILE")

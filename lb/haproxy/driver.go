@@ -216,12 +216,6 @@ func (d *Driver) Stop(ctx context.Context, drain time.Duration) error {
 	return d.process.Stop(ctx, drain)
 }
 
-func (d *Driver) update(change func(*Status)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	change(&d.status)
-}
-
 func (d *Driver) record(e Event) {
 	e.At = time.Now()
 	d.mu.Lock()

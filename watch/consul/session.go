@@ -197,7 +197,8 @@ func (s *session) answered(f *following, sc scope) {
 func (s *session) settle() {
 	if !s.settled && (len(s.follow.waiting) == 0 || time.Since(s.started) > firstLimit) {
 		s.settled = true
-		s.report()
+		// What is reported as current must have been published.
+		s.flush()
 	}
 }
 
