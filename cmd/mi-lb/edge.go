@@ -259,7 +259,7 @@ func (e *edge) stop(leave bool, signals <-chan os.Signal) error {
 	<-e.done
 	c := e.configuration()
 	if leave || !c.HAProxy.Manage {
-		return nil
+		return e.driver.Close()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -270,7 +270,7 @@ func (e *edge) stop(leave bool, signals <-chan os.Signal) error {
 		case <-ctx.Done():
 		}
 	}()
-	return e.driver.Stop(ctx, max(c.HAProxy.Drain, time.Millisecond))
+	return errors.Join(e.driver.Stop(ctx, max(c.HAProxy.Drain, time.Millisecond)), e.driver.Close())
 }
 
 // Table implements admin.Edge.

@@ -206,9 +206,12 @@ func (d *Driver) TemplatesChanged() {
 // Run drives HAProxy until the context ends, and leaves it running. It returns an
 // error only if it cannot begin.
 func (d *Driver) Run(ctx context.Context) error {
-	defer d.process.Close()
 	return newLoop(d).run(ctx)
 }
+
+// Close ends the watching of HAProxy, which runs on if it was not stopped. It is for
+// after Run, and Stop if that is wanted, have returned.
+func (d *Driver) Close() error { return d.process.Close() }
 
 // Stop ends a managed HAProxy: it takes no new connection and finishes what it has
 // for at most so long. It is for after Run has returned.

@@ -130,6 +130,9 @@ func (e *edge) leave() {
 	if err := <-e.done; err != nil {
 		e.t.Errorf("driver: %v", err)
 	}
+	if err := e.Close(); err != nil {
+		e.t.Errorf("close driver: %v", err)
+	}
 	e.done <- nil
 }
 
@@ -138,6 +141,9 @@ func (e *edge) stop() {
 	<-e.done
 	if err := e.Stop(context.Background(), 0); err != nil && e.options.Managed {
 		e.t.Errorf("stop HAProxy: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		e.t.Errorf("close driver: %v", err)
 	}
 }
 

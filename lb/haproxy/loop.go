@@ -240,7 +240,7 @@ func (l *loop) untilNext() time.Duration {
 	}
 	sooner(l.filesAt, l.dirty && l.job == nil)
 	sooner(l.reloadAt, l.up && !l.lost && len(l.reasons) > 0 && l.job == nil)
-	sooner(l.driftAt, l.up && !l.lost && l.o.DriftEvery > 0 && l.model && l.drift == nil)
+	sooner(l.driftAt, l.up && !l.lost && l.looksForDrift())
 	sooner(l.retryAt, !l.retryAt.IsZero())
 	for _, at := range l.leaving {
 		sooner(at, l.up && !l.lost)
@@ -257,7 +257,7 @@ func (l *loop) due() {
 	}
 	if l.up && !l.lost {
 		l.cut(now)
-		if l.o.DriftEvery > 0 && l.model && l.drift == nil && !now.Before(l.driftAt) {
+		if l.looksForDrift() && !now.Before(l.driftAt) {
 			l.lookForDrift()
 		}
 	}
@@ -282,6 +282,12 @@ func (l *loop) due() {
 	case l.dirty && len(l.reasons) == 0 && !now.Before(l.filesAt):
 		l.startJob(false)
 	}
+}
+
+// looksForDrift says whether what runs is known well enough to be compared, and is not
+// being read back already.
+func (l *loop) looksForDrift() bool {
+	return l.o.DriftEvery > 0 && l.model && l.running != nil && l.drift == nil
 }
 
 // crowded says whether so many old workers linger that the reload had better wait;

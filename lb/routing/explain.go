@@ -182,6 +182,10 @@ func (e *explainer) finish() {
 
 func (e *explainer) servers() {
 	active, backup := []string{}, []string{}
+	serving := func(s Server) string {
+		return fmt.Sprintf("%s at %s in %s", watch.Printable(s.Name), s.Address, watch.Printable(s.Datacenter))
+	}
+	lines := map[bool][]string{} // by whether it is a backup
 	for _, s := range e.Backend.Servers {
 		why := ""
 		if s.Reason != "" {
@@ -194,21 +198,38 @@ func (e *explainer) servers() {
 			e.say("%s at %s has weight 0: a nearer datacenter is preferred, or it asks for none", watch.Printable(s.Name), s.Address)
 		case s.Backup:
 			backup = append(backup, s.Name)
+			lines[true] = append(lines[true], serving(s))
 		default:
 			active = append(active, s.Name)
+			lines[false] = append(lines[false], serving(s))
+		}
+	}
+	list := func(backup bool) {
+		for _, line := range lines[backup] {
+			e.say("  %s", line)
 		}
 	}
 	switch {
 	case len(active) > 0:
 		e.Serving = active
-		e.say("backend %q balances %s over %d servers", e.Backend.ID, e.Backend.Balance, len(active))
+		e.say("backend %q balances %s over %s:", e.Backend.ID, e.Backend.Balance, servers(len(active)))
+		list(false)
 		if len(backup) > 0 {
-			e.say("%d servers of other datacenters take over when none of them can serve", len(backup))
+			e.say("when none of them can serve, %s of other datacenters:", servers(len(backup)))
+			list(true)
 		}
 	case len(backup) > 0:
 		e.Serving = backup
-		e.say("no local server can serve: %d servers of other datacenters do", len(backup))
+		e.say("no local server can serve; %s of other datacenters:", servers(len(backup)))
+		list(true)
 	default:
 		e.say("backend %q has no server that can serve: the edge answers 503", e.Backend.ID)
 	}
+}
+
+func servers(n int) string {
+	if n == 1 {
+		return "1 server"
+	}
+	return fmt.Sprintf("%d servers", n)
 }

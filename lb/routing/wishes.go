@@ -36,6 +36,10 @@ type profile struct {
 
 const keyPrefix = "mi-lb"
 
+// registratorMark is the metadata by which mi-lb registrator knows its own
+// registrations; it asks for nothing.
+const registratorMark = keyPrefix + "-registrator"
+
 // splitKey takes "mi-lb.host" apart to "host", and "mi-lb.2.host" to "host" with
 // index 2. Without an index it is -1. Consul's metadata keys cannot hold dots, so
 // "mi-lb-timeout-server" and "mi-lb_timeout_server" mean "timeout.server".
@@ -86,6 +90,9 @@ func instanceWishes(source string, instance watch.Instance) []wish {
 		add(strings.TrimSpace(name), strings.TrimSpace(value))
 	}
 	for _, name := range slices.Sorted(maps.Keys(instance.Meta)) {
+		if name == registratorMark {
+			continue
+		}
 		add(name, strings.TrimSpace(instance.Meta[name]))
 	}
 	slices.SortStableFunc(wishes, func(a, b wish) int { return strings.Compare(a.key, b.key) })

@@ -437,14 +437,15 @@ func (p *Process) Stop(ctx context.Context, drain time.Duration) error {
 	if m == nil {
 		return nil
 	}
-	if now, err := p.State(ctx); err == nil {
+	// A master that is starting itself anew, for a reload that was under way, would
+	// miss the signals.
+	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	if now, err := p.serving(bounded, m, func(State) bool { return true }); err == nil {
 		state = now
 	}
-	if drain > 0 {
-		_ = m.signal(unix.SIGUSR1)
-		if m.wait(ctx, drain) {
-			return nil
-		}
+	cancel()
+	if drain > 0 && p.drain(ctx, m, drain) {
+		return nil
 	}
 	// From here on it must end, whatever becomes of the context.
 	_ = m.signal(unix.SIGTERM)
@@ -457,4 +458,17 @@ func (p *Process) Stop(ctx context.Context, drain time.Duration) error {
 		return fmt.Errorf("stop HAProxy: the master %d does not end", m.pid)
 	}
 	return nil
+}
+
+// drain tells HAProxy to finish what it has, and is true if it ended in time. The
+// signal is repeated, which changes nothing for a master that got it: one that was in
+// the middle of something did not.
+func (p *Process) drain(ctx context.Context, m *master, within time.Duration) bool {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline) && ctx.Err() == nil; {
+		_ = m.signal(unix.SIGUSR1)
+		if m.wait(ctx, min(time.Second, time.Until(deadline))) {
+			return true
+		}
+	}
+	return false
 }
