@@ -101,18 +101,12 @@ func renderWhenThere(ctx context.Context, engine *templates.Engine, table *routi
 	renderer := render.New(engine)
 	// The maps are named by the path that they are written to.
 	s.Plain = true
-	for {
-		files, err := renderer.Render(ctx, table, s, snapshot)
-		var missing *templates.MissingError
-		if !errors.As(err, &missing) {
-			return files, err
-		}
-		select {
-		case <-engine.Changed():
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
+	var files render.Files
+	err := engine.Await(ctx, func() (err error) {
+		files, err = renderer.Render(ctx, table, s, snapshot)
+		return err
+	})
+	return files, err
 }
 
 // writePlain writes the files side by side, each whole, and says whether any changed.

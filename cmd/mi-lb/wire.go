@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -104,6 +105,8 @@ func settings(c config.Config, p paths) (render.Settings, error) {
 }
 
 func newEngine(c config.Config, log *slog.Logger) (*templates.Engine, error) {
+	// consul-template writes the values of keys to the standard logger.
+	stdlog.SetOutput(templates.LogFilter(os.Stderr))
 	o := templates.Options{Dir: c.HAProxy.Templates, Logger: log}
 	if c.Consul.Address != "" {
 		o.Consul = &templates.Consul{

@@ -122,6 +122,8 @@ func newEncoding(d *Driver) *plan.Encoding {
 	settings := d.o.Settings
 	path := func(file string) string { return render.Current(settings.Dir) + "/" + file }
 	return &plan.Encoding{
+		// Whatever the balance, the built-in templates write one that takes servers.
+		Static: func(*routing.Backend) bool { return false },
 		Servers: func(b *routing.Backend, servers []routing.Server) ([]string, error) {
 			return d.renderer.ServerArgs(b, servers, settings)
 		},
@@ -388,18 +390,17 @@ func (l *loop) soil() {
 	}
 }
 
-// structure are reasons for a reload that no backend or port shows: the first route
-// by server name turns the HTTPS listener into one that looks at TLS before it
-// decrypts.
+// structure are reasons for a reload that no backend or port shows: what the listeners
+// are like depends on the table too.
 func (l *loop) structure() []plan.Reason {
-	if len(l.o.Settings.HTTPS) == 0 || l.o.Settings.Certificates == "" || l.rendered.Table == nil {
+	if l.rendered.Table == nil {
 		return nil
 	}
-	sni := func(r routing.Route) bool { return r.Kind == routing.BySNI }
-	if !slices.ContainsFunc(l.rendered.Table.Routes, sni) && slices.ContainsFunc(l.want.Table.Routes, sni) {
-		return []plan.Reason{{Word: "first-passthrough", Detail: "listen.https"}}
+	runs, wanted := l.o.Settings.Structure(l.rendered.Table), l.o.Settings.Structure(l.want.Table)
+	if runs == wanted {
+		return nil
 	}
-	return nil
+	return []plan.Reason{{Word: "listeners-changed", Detail: fmt.Sprintf("from %q to %q", runs, wanted)}}
 }
 
 // block takes ports that another program has out of the plan: HAProxy would not come
