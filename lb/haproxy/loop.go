@@ -14,7 +14,6 @@ import (
 	"github.com/mi-lb/mi-lb/lb/haproxy/render"
 	"github.com/mi-lb/mi-lb/lb/haproxy/runtime"
 	"github.com/mi-lb/mi-lb/lb/routing"
-	"github.com/mi-lb/mi-lb/watch"
 )
 
 const (
@@ -128,6 +127,9 @@ func newEncoding(d *Driver) *plan.Encoding {
 			return d.renderer.ServerArgs(b, servers, settings)
 		},
 		Route: func(r routing.Route) (plan.Row, error) {
+			if !settings.Listens(r.Kind) {
+				return plan.Row{}, nil
+			}
 			file, row, err := render.MapRow(r)
 			return plan.Row{Map: path(file), Key: row.Key}, err
 		},
@@ -403,50 +405,6 @@ func (l *loop) structure() []plan.Reason {
 	return []plan.Reason{{Word: "listeners-changed", Detail: fmt.Sprintf("from %q to %q", runs, wanted)}}
 }
 
-// block takes ports that another program has out of the plan: HAProxy would not come
-// up with them.
-func (l *loop) block(p *plan.Plan) {
-	p.Reload = slices.DeleteFunc(p.Reload, func(r plan.Reason) bool {
-		if r.Word != plan.PortOpened {
-			return false
-		}
-		number, err := strconv.Atoi(r.Detail)
-		if err != nil {
-			return false
-		}
-		return !l.bindable(number)
-	})
-}
-
-func (l *loop) bindable(number int) bool {
-	address, err := netip.ParseAddr(l.o.Settings.ServicePortAddress)
-	if err != nil {
-		return true // validated before; HAProxy has the last word
-	}
-	err = process.Bindable(l.ctx, netip.AddrPortFrom(address, uint16(number)))
-	if err == nil {
-		return true
-	}
-	service := ""
-	for _, port := range l.want.Table.Ports {
-		if port.Number == number {
-			service = port.Service
-		}
-	}
-	l.blockPort(number, service, err)
-	return false
-}
-
-func (l *loop) blockPort(number int, service string, err error) {
-	if _, known := l.blocked[number]; !known {
-		l.log.Warn("a service port cannot be opened", "port", number, "service", service, "error", err)
-		l.record(Event{Kind: "refused", Detail: fmt.Sprintf("port %d of service %s", number, watch.Printable(service)), Error: err.Error()})
-	}
-	l.blocked[number] = blockedPort{service, err}
-	l.want = l.want.without(nil, map[int]bool{number: true})
-	l.later()
-}
-
 // later sees to another try.
 func (l *loop) later() {
 	if l.retryAt.IsZero() {
@@ -589,74 +547,6 @@ func (l *loop) complain(kind string, err error) {
 	l.reported[text] = true
 	l.log.Error("HAProxy's configuration", "kind", kind, "error", err)
 	l.record(Event{Kind: kind, Error: text})
-}
-
-// publish makes the state of things known.
-func (l *loop) publish() {
-	var table *routing.Table
-	if l.up && l.want.Table != nil {
-		table = l.withFindings(l.want.Table)
-	}
-	last := l.process.Last()
-	leftovers := 0
-	if l.up && l.model && l.running != nil && l.want.Table != nil {
-		leftovers = l.running.Leftovers(l.want.Table)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if table != nil {
-		l.Driver.table = table
-	}
-	s := &l.Driver.status
-	if s.Worker != last.Worker {
-		s.Since = time.Now()
-	}
-	s.Running, s.Version, s.Master, s.Worker, s.OldWorkers = l.up && !l.lost, last.Version, last.Master, last.Worker, last.Old
-	s.Leftovers = leftovers
-	s.Quarantined = nil
-	for service := range l.quarantine {
-		s.Quarantined = append(s.Quarantined, service)
-	}
-	slices.Sort(s.Quarantined)
-	s.Pending = l.pending()
-	if l.up && l.want.Table != nil && s.Pending == "" {
-		s.Revision = l.want.Table.Revision
-	}
-}
-
-func (l *loop) pending() string {
-	for _, r := range l.reasons {
-		if !r.Deferred {
-			return "a reload is due: " + r.String()
-		}
-	}
-	if !l.model && (l.dirty || l.job != nil) {
-		return "the operator's templates are being rendered"
-	}
-	return ""
-}
-
-// withFindings adds what only HAProxy knows to be wrong.
-func (l *loop) withFindings(t *routing.Table) *routing.Table {
-	if len(l.quarantine) == 0 && len(l.blocked) == 0 {
-		return t
-	}
-	out := *t
-	out.Findings = slices.Clone(t.Findings)
-	for service, q := range l.quarantine {
-		out.Findings = append(out.Findings, watch.Finding{
-			Code: "quarantined", Service: service, Message: watch.PrintableUpTo(q.err.Error(), 500),
-			Instead: "the service is left out of HAProxy until what it asks for changes",
-		})
-	}
-	for number, b := range l.blocked {
-		out.Findings = append(out.Findings, watch.Finding{
-			Code: "port-busy", Service: b.service, Key: fmt.Sprintf("port %d", number), Message: watch.PrintableUpTo(b.err.Error(), 500),
-			Instead: "the port is not opened; it is tried again every few seconds",
-		})
-	}
-	slices.SortFunc(out.Findings, watch.Finding.Compare)
-	return &out
 }
 
 func logReasons(reasons []plan.Reason) []string {

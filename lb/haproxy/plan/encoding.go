@@ -16,7 +16,8 @@ type Encoding struct {
 	// that names it, which is not used, and its arguments from the template of the
 	// configuration's server lines.
 	Servers func(b *routing.Backend, servers []routing.Server) ([]string, error)
-	// Route is the row of a route, without the value: that is the backend's name.
+	// Route is the row of a route, without the value: that is the backend's name. For
+	// a route that no listener looks at, Map is "": HAProxy has not loaded the map.
 	Route func(r routing.Route) (Row, error)
 	// Port is the row of a service port that opens and closes with it, without the
 	// value. For a port that has a frontend of its own, Map is "".

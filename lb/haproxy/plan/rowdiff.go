@@ -69,7 +69,9 @@ func (d *differ) rows(wanted *routing.Table) {
 				d.refuse(fmt.Errorf("route %s%s of service %q: %w", r.Host, r.Path, r.Service, err))
 				continue
 			}
-			take(row, r.Backend, add)
+			if row.Map != "" {
+				take(row, r.Backend, add)
+			}
 		}
 	}
 	lostPorts, foundPorts := changes(d.running.portRows, wanted.Ports, func(a, b routing.Port) bool {

@@ -71,7 +71,9 @@ func New(table *routing.Table, encoding *Encoding) (*Running, error) {
 		if err != nil {
 			return nil, fmt.Errorf("route %s%s of service %q: %w", route.Host, route.Path, route.Service, err)
 		}
-		base[rowKey{row.Map, row.Key}] = backendName(route.Backend)
+		if row.Map != "" {
+			base[rowKey{row.Map, row.Key}] = backendName(route.Backend)
+		}
 	}
 	for _, port := range table.Ports {
 		row, err := encoding.Port(port)

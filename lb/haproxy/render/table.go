@@ -77,6 +77,18 @@ func MapRow(r routing.Route) (file string, row Row, err error) {
 	return name + ".map", row, err
 }
 
+// Listens says whether any listener looks at routes of the kind. HAProxy loads the
+// map of no other.
+func (s Settings) Listens(kind routing.RouteKind) bool {
+	switch kind {
+	case routing.ByAppID:
+		return len(s.AppID) > 0
+	case routing.BySNI:
+		return len(s.HTTPS) > 0
+	}
+	return len(s.HTTP) > 0 || len(s.HTTPS) > 0 && s.Certificates != ""
+}
+
 func mapRow(r routing.Route) (name string, row Row, err error) {
 	var e encoder
 	row.Value = encode.Name(r.Backend)
