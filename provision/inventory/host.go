@@ -203,3 +203,6 @@ func (h *Host) magic(name string) (any, bool) {
 	}
 	return nil, false
 }
+
+// Inventory is the inventory that the host belongs to.
+func (h *Host) Inventory() *Inventory { return h.inventory }

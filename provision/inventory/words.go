@@ -76,3 +76,7 @@ func words(line string, comments bool) ([]string, error) {
 	end()
 	return all, nil
 }
+
+// Words splits a line as a POSIX shell does, without comments; as for variables
+// that hold arguments of a command.
+func Words(line string) ([]string, error) { return words(line, false) }
