@@ -217,6 +217,7 @@ func (s *session) readNode(f *following, p *followed) func() {
 			return
 		}
 		p.fails = 0
+		delete(s.failing, p)
 		if !v.services.known || services.index >= v.services.index {
 			v.list, v.services = list, half{known: true, index: services.index, why: firstDoubt(v.services, services, s.why)}
 		}

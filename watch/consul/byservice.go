@@ -108,10 +108,12 @@ func (s *session) readService(f *following, p *followed) func() {
 			s.retry(f, p, err)
 			return
 		}
+		p.fails = 0
+		delete(s.failing, p)
 		if about.index < p.index {
 			return
 		}
-		p.fails, p.index = 0, about.index
+		p.index = about.index
 		why := about.doubt()
 		if why == noDoubt && f.waiting[p.scope] {
 			why = s.why

@@ -219,7 +219,8 @@ func broken(err error) bool {
 func (t *transport) explain(err error, datacenter string) string {
 	var status api.StatusError
 	if !errors.As(err, &status) {
-		return fmt.Sprintf("no answer from the Consul agent at %s: %s", t.address, watch.Printable(err.Error()))
+		// The cause is at its end.
+		return fmt.Sprintf("no answer from the Consul agent at %s: %s", t.address, watch.PrintableUpTo(err.Error(), 500))
 	}
 	body := watch.Printable(status.Body)
 	switch {

@@ -168,7 +168,7 @@ func (d *datacenter) report(s *session) {
 		}
 	case !s.settled && d.state.Status == watch.Connecting:
 		status = watch.Connecting
-	case s.settled && s.leader && d.state.Held == 0:
+	case s.settled && s.leader && d.state.Held == 0 && s.unread() == 0:
 		status = watch.Current
 	}
 	if s != nil && s.follow != nil {
@@ -179,6 +179,9 @@ func (d *datacenter) report(s *session) {
 		}
 		if !s.leader {
 			detail += "; its servers have no leader"
+		}
+		if n := s.unread(); n > 0 {
+			detail += fmt.Sprintf("; %d of its answers cannot be had or read", n)
 		}
 	}
 	if d.state.Held > 0 {

@@ -24,8 +24,9 @@ import (
 	"github.com/mi-lb/mi-lb/watch/consul"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+// patience is how long a test waits for what must happen; a sweep alone comes every
+// 30 seconds.
+const patience = time.Minute
 
 func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -57,6 +58,9 @@ type session struct {
 	settled  bool // everything has answered once
 	started  time.Time
 	flushAt  <-chan time.Time
+	// failing are the polls and the reads besides them whose newest try failed, each
+	// with how long it matters.
+	failing map[any]context.Context
 }
 
 // following is what runs for one mode.
@@ -91,6 +95,7 @@ func (s *session) run(ctx context.Context) error {
 	defer s.d.polls.Wait()
 	defer s.cancel()
 	s.events = make(chan func())
+	s.failing = map[any]context.Context{}
 	s.leader = true
 	s.started = time.Now()
 	_, tokenChanged := s.d.t.token.get()
@@ -284,6 +289,7 @@ func (s *session) readOnce(f *following, p *followed) func() {
 
 // retry reads a scope again after a read besides its long-poll has failed.
 func (s *session) retry(f *following, p *followed, err error) {
+	s.failing[p] = p.ctx
 	s.failed(err)
 	p.fails++
 	time.AfterFunc(backoff(p.fails, err), func() {
@@ -402,6 +408,13 @@ func (s *session) flush() {
 	s.report()
 }
 
+// unread is how many of the answers that make up the part cannot be had: the newest
+// try failed.
+func (s *session) unread() int {
+	maps.DeleteFunc(s.failing, func(_ any, ctx context.Context) bool { return ctx.Err() != nil })
+	return len(s.failing)
+}
+
 // probe asks every few seconds whether the datacenter has a leader: blocking
 // queries, and streams most of all, may wait for ever on servers that are gone.
 func (s *session) probe() {
@@ -479,7 +492,10 @@ func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 			if err != nil {
 				fails++
 				last, ask, why = 0, 0, afterError
-				s.send(ctx, func() { spec.fail(err) })
+				s.send(ctx, func() {
+					s.failing[&spec] = ctx
+					spec.fail(err)
+				})
 				if !pause(ctx, backoff(fails, err)) {
 					return
 				}
@@ -506,7 +522,10 @@ func poll[T any](s *session, ctx context.Context, spec pollSpec, first doubt,
 				last = max(1, about.index)
 				ask = last
 			}
-			s.send(ctx, func() { take(value, about, believe) })
+			s.send(ctx, func() {
+				delete(s.failing, &spec)
+				take(value, about, believe)
+			})
 		}
 	})
 }
