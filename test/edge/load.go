@@ -23,6 +23,8 @@ type LoadOptions struct {
 	Host    string
 	// Path is "/" where it is empty.
 	Path string
+	// Method is GET where it is empty. Requests have no body.
+	Method string
 	// Clients is 8 where it is 0. Every other one keeps its connection for its next
 	// request, as browsers do.
 	Clients int
@@ -54,6 +56,7 @@ const recently = 60
 func StartLoad(t testing.TB, o LoadOptions) *Load {
 	t.Helper()
 	o.Path = cmp.Or(o.Path, "/")
+	o.Method = cmp.Or(o.Method, http.MethodGet)
 	o.Clients = cmp.Or(o.Clients, 8)
 	o.Pause = cmp.Or(o.Pause, 5*time.Millisecond)
 	l := &Load{t: t, o: o, stop: make(chan struct{}), failed: map[string]int{}, answers: map[string]int{}}
@@ -88,7 +91,7 @@ func (l *Load) Check() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.failed) > 0 || l.total == 0 {
-		l.t.Errorf("of %d requests for %s failed: %v; answers by %v", l.total, l.o.Host, l.failures(), l.answers)
+		l.t.Errorf("of %d requests (%s) for %s failed: %v; answers by %v", l.total, l.o.Method, l.o.Host, l.failures(), l.answers)
 	}
 }
 
@@ -193,7 +196,7 @@ func (l *Load) client(keep bool) {
 			c, err = dial(l.o.Address)
 		}
 		if err == nil {
-			body, again, err = c.ask(l.o.Host, l.o.Path, keep)
+			body, again, err = c.ask(l.o.Method, l.o.Host, l.o.Path, keep)
 		}
 		l.count(body, err)
 		if !again {
@@ -240,7 +243,7 @@ func (c *connection) closedByPeer() bool {
 }
 
 // ask makes one request. Again says whether the connection can be used again.
-func (c *connection) ask(host, path string, keep bool) (body string, again bool, err error) {
+func (c *connection) ask(method, host, path string, keep bool) (body string, again bool, err error) {
 	_ = c.SetDeadline(time.Now().Add(answerWithin))
 	where := " of a new connection"
 	if c.used {
@@ -251,7 +254,10 @@ func (c *connection) ask(host, path string, keep bool) (body string, again bool,
 	if !keep {
 		header = "Connection: close\r\n"
 	}
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, host, header); err != nil {
+	if method != http.MethodGet {
+		header += "Content-Length: 0\r\n"
+	}
+	if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, path, host, header); err != nil {
 		return "", false, fmt.Errorf("write: %s%s", cause(err), where)
 	}
 	response, err := http.ReadResponse(c.reader, nil)
