@@ -82,6 +82,11 @@ func register(t *testing.T, a *consul.Agent, service string, b *edge.Backend, ch
 	if err := a.RegisterService(testContext(t), r); err != nil {
 		t.Fatal(err)
 	}
+	if r.Check != nil && r.Check.TTL != "" {
+		// As the service's own heartbeat would: what an agent was never told it takes
+		// for critical when it is restarted.
+		setHealth(t, a, b, r.Check.Status)
+	}
 }
 
 func deregister(t *testing.T, a *consul.Agent, b *edge.Backend) {

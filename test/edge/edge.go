@@ -166,10 +166,19 @@ func (e *Edge) Stop() {
 	if err := e.WaitEnd(); err != nil {
 		e.t.Fatalf("mi-lb ended with %v", err)
 	}
+	if left := e.Left(); len(left) > 0 {
+		e.t.Errorf("mi-lb ended and left HAProxy's processes %v", left)
+	}
+}
+
+// Left are the ids of this edge's HAProxy processes that there are.
+func (e *Edge) Left() []int {
+	var pids []int
 	for _, p := range processesOf(e.Dir) {
-		e.t.Errorf("mi-lb ended and left HAProxy's process %d", p.pid)
+		pids = append(pids, p.pid)
 		p.close()
 	}
+	return pids
 }
 
 // HandOver has mi-lb end and leave HAProxy serving (SIGUSR2), and returns when it
