@@ -1,16 +1,22 @@
 // Command testserver is what runs in the containers of tests. It answers every
 // HTTP request with its -text on each of its ports. /health?ok=false makes its
-// HEALTHCHECK ("testserver -probe") fail, ok=true succeed.
+// HEALTHCHECK ("testserver -probe") fail, ok=true succeed. A request for /hold
+// is answered after the next one for /release; /holding says how many wait, by
+// method. After SIGTERM it serves for -grace, or until /end is asked for, then
+// finishes what it has; before it ends it prints one line of JSON, [Farewell].
 package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -36,19 +42,120 @@ func main() {
 	if *life > 0 {
 		time.AfterFunc(*life, func() { os.Exit(*code) })
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	http.HandleFunc("/health", setHealth)
-	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, *text) })
+	s := &server{text: *text, held: make(chan struct{}), holding: map[string]int{}, end: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/health", setHealth)
+	mux.HandleFunc("/hold", s.hold)
+	mux.HandleFunc("/release", s.release)
+	mux.HandleFunc("/holding", s.sayHolding)
+	mux.HandleFunc("/end", s.endSoon)
+	mux.HandleFunc("/", s.answer)
+	var servers []*http.Server
 	for _, address := range strings.Split(*listen, ",") {
+		h := &http.Server{Addr: address, Handler: mux}
+		servers = append(servers, h)
 		go func() {
-			fmt.Fprintln(os.Stderr, http.ListenAndServe(address, nil))
-			os.Exit(1)
+			if err := h.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
 		}()
 	}
-	<-ctx.Done()
-	time.Sleep(*grace)
+	<-told.Done()
+	s.told()
+	select {
+	case <-time.After(*grace):
+	case <-s.end:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, h := range servers {
+		all.Go(func() {
+			if err := h.Shutdown(ctx); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		})
+	}
+	all.Wait()
+	s.sayFarewell()
 }
+
+// Farewell says what came after the signal to end.
+type Farewell struct {
+	// Told is when the signal came.
+	Told time.Time
+	// Since counts the requests that began after it, the last of them at Last.
+	Since int
+	Last  time.Time
+}
+
+type server struct {
+	text string
+	end  chan struct{}
+	once sync.Once
+
+	mu       sync.Mutex
+	farewell Farewell
+	held     chan struct{}
+	holding  map[string]int // by method
+}
+
+func (s *server) told() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.farewell.Told = time.Now()
+}
+
+func (s *server) sayFarewell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = json.NewEncoder(os.Stdout).Encode(s.farewell)
+}
+
+func (s *server) answer(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	if f := &s.farewell; !f.Told.IsZero() {
+		f.Since++
+		f.Last = time.Now()
+	}
+	s.mu.Unlock()
+	fmt.Fprintln(w, s.text)
+}
+
+func (s *server) hold(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	held := s.held
+	s.holding[r.Method]++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.holding[r.Method]--
+	}()
+	select {
+	case <-held:
+		s.answer(w, r)
+	case <-r.Context().Done():
+	}
+}
+
+func (s *server) release(http.ResponseWriter, *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.held)
+	s.held = make(chan struct{})
+}
+
+func (s *server) sayHolding(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(s.holding) // the client's loss
+}
+
+func (s *server) endSoon(http.ResponseWriter, *http.Request) { s.once.Do(func() { close(s.end) }) }
 
 func setHealth(w http.ResponseWriter, r *http.Request) {
 	var err error
