@@ -93,6 +93,7 @@ func TestMistakesAreNamedWithLineKeyAndTheNearestKey(t *testing.T) {
 		{"word for a bool", "haproxy:\n  manage: perhaps\n", `f:2: haproxy.manage: "perhaps" is not true or false`},
 		{"word for a number", "haproxy:\n  maxconn: many\n", `f:2: haproxy.maxconn: "many" is not a whole number`},
 		{"map for a string", "domain: {a: b}\n", `f:1: domain: `},
+		{"beginning of a marathon key", "marathon:\n  - url: [http://m]\n    user: x\n", `f:3: marathon.user: there is no such key; did you mean "username"?`},
 		{"mistyped word", "exposure: taged\n", `f:1: exposure: "taged" is none of all, tagged; did you mean "tagged"?`},
 		{"no scheme", "consul: {address: '127.0.0.1:8500'}\n", `f:1: consul.address: "127.0.0.1:8500" is no address that begins with http://, https://, unix://`},
 		{"password in an address", "consul: {address: 'http://a:secret@h:8500'}\n", `f:1: consul.address: has a user or password in it; use the keys for them, which keep it out of logs`},

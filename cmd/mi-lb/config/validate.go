@@ -21,6 +21,9 @@ func nearest(key string, keys []string) string {
 		if last := k[strings.LastIndexByte(k, '.')+1:]; last != k && key == last {
 			d = 1 // the right word without its section
 		}
+		if len(key) > 3 && strings.HasPrefix(k, key) {
+			d = min(d, 1) // the beginning of the right word: "user" for "username"
+		}
 		if d < least {
 			best, least = k, d
 		}
