@@ -96,7 +96,13 @@ func (e *Edge) Configure(o Options) {
 	if err != nil {
 		e.t.Fatalf("write the edge's configuration: %v", err)
 	}
-	if err := os.WriteFile(e.ConfigFile, text, 0o600); err != nil {
+	e.Write(string(text))
+}
+
+// Write writes the configuration as it is given.
+func (e *Edge) Write(configuration string) {
+	e.t.Helper()
+	if err := os.WriteFile(e.ConfigFile, []byte(configuration), 0o600); err != nil {
 		e.t.Fatalf("write the edge's configuration: %v", err)
 	}
 }
