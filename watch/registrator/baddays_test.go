@@ -106,12 +106,19 @@ func TestAnAgentThatHangsDelaysAndLosesNothing(t *testing.T) {
 	w.start()
 	w.docker("run", "-d", "--name", "gone", "-p", "8772:80", "web")
 	w.await("gone:80 is web at 127.0.0.1:8772")
+	w.awaitReady() // the agent's answer has come, too
 	if err := a.Pause(); err != nil {
 		t.Fatal(err)
 	}
 	w.docker("run", "-d", "--name", "web", "-p", "8771:80", "web")
 	w.docker("rm", "-f", "gone")
 	w.awaitCondition("the change is pending", func() bool { return w.current.Status().Pending == 2 })
+	// Nobody knows what becomes of a registration whose container is gone before
+	// the answer has come.
+	w.docker("run", "-d", "--name", "brief", "-p", "8773:80", "web")
+	w.awaitCondition("one more is pending", func() bool { return w.current.Status().Pending == 3 })
+	w.docker("rm", "-f", "brief")
+	w.awaitCondition("it is not any more", func() bool { return w.current.Status().Pending == 2 })
 	if err := a.Resume(); err != nil {
 		t.Fatal(err)
 	}
