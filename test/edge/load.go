@@ -63,7 +63,7 @@ func StartLoad(t testing.TB, o LoadOptions) *Load {
 	for i := range o.Clients {
 		l.all.Go(func() { l.client(i%2 == 0) })
 	}
-	t.Cleanup(l.end)
+	t.Cleanup(l.End)
 	return l
 }
 
@@ -73,7 +73,8 @@ func (e *Edge) Load(host string) *Load {
 	return StartLoad(e.t, LoadOptions{Address: e.HTTPAddress, Host: host})
 }
 
-func (l *Load) end() {
+// End ends the clients, whatever has failed.
+func (l *Load) End() {
 	l.once.Do(func() { close(l.stop) })
 	l.all.Wait()
 }
@@ -81,7 +82,7 @@ func (l *Load) end() {
 // Stop ends the clients and fails the test if any request failed, or none was made.
 func (l *Load) Stop() {
 	l.t.Helper()
-	l.end()
+	l.End()
 	l.Check()
 }
 
