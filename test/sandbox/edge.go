@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,8 +18,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
-
-	haproxyruntime "github.com/mi-lb/mi-lb/lb/haproxy/runtime"
 )
 
 // Edge is one datacenter's edge: a "mi-lb serve" with the HAProxy that it drives.
@@ -265,19 +264,17 @@ type haproxyProcesses struct {
 	fds  []int
 }
 
-// ownHAProxy finds the master behind the edge's socket, and its workers.
+// ownHAProxy finds the master of the edge's socket and its workers by their command
+// lines: a master in the middle of a reload answers nobody.
 func (e *Edge) ownHAProxy() *haproxyProcesses {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	master := haproxyruntime.NewMaster(filepath.Join(e.StateDir, "haproxy-master.sock"))
+	socket := filepath.Join(e.StateDir, "haproxy-master.sock")
 	found := &haproxyProcesses{}
-	pid, err := master.Listener(ctx)
-	if err != nil {
-		return found // nobody listens
-	}
-	pids := []int{pid}
-	if all, err := master.Processes(ctx); err == nil && all.Master == pid {
-		pids = append(append(pids, all.Workers...), all.Old...)
+	var pids []int
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			pids = append(pids, pid)
+		}
 	}
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -286,7 +283,7 @@ func (e *Edge) ownHAProxy() *haproxyProcesses {
 		}
 		// Only now is the number certain to stay this process's.
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil || !strings.Contains(string(line), e.StateDir) {
+		if err != nil || !strings.Contains(string(line), "\x00-S\x00"+socket+",") {
 			unix.Close(fd)
 			continue
 		}

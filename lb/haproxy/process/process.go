@@ -444,12 +444,11 @@ func (p *Process) Stop(ctx context.Context, drain time.Duration) error {
 		state = now
 	}
 	cancel()
-	if drain > 0 && p.drain(ctx, m, drain) {
+	if drain > 0 && signalled(ctx, m, unix.SIGUSR1, drain) {
 		return nil
 	}
 	// From here on it must end, whatever becomes of the context.
-	_ = m.signal(unix.SIGTERM)
-	if m.wait(context.Background(), 5*time.Second) {
+	if signalled(context.Background(), m, unix.SIGTERM, 5*time.Second) {
 		return nil
 	}
 	p.log.Warn("HAProxy does not end: killing it", "master", state.Master, "worker", state.Worker)
@@ -460,13 +459,13 @@ func (p *Process) Stop(ctx context.Context, drain time.Duration) error {
 	return nil
 }
 
-// drain tells HAProxy to finish what it has, and is true if it ended in time. The
-// signal is repeated, which changes nothing for a master that got it: one that was in
-// the middle of something did not.
-func (p *Process) drain(ctx context.Context, m *master, within time.Duration) bool {
+// signalled sends the signal until the master has ended, and is false if it had not in
+// time. Repeating it changes nothing for a master that got it; one that was in the
+// middle of starting itself anew did not.
+func signalled(ctx context.Context, m *master, signal unix.Signal, within time.Duration) bool {
 	for deadline := time.Now().Add(within); time.Now().Before(deadline) && ctx.Err() == nil; {
-		_ = m.signal(unix.SIGUSR1)
-		if m.wait(ctx, min(time.Second, time.Until(deadline))) {
+		_ = m.signal(signal)
+		if m.wait(ctx, min(500*time.Millisecond, time.Until(deadline))) {
 			return true
 		}
 	}

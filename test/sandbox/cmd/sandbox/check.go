@@ -31,9 +31,9 @@ func check(ctx context.Context, box *sandbox.Sandbox, try tryOut, out io.Writer)
 	var errs []error
 	for i := range box.Sites {
 		// The app runs in the first datacenter; the others reach it there.
-		serving := contains("servers of other datacenters do")
+		serving := contains("no local server can serve; 1 server of other datacenters:")
 		if i == 0 {
-			serving = contains("over 1 servers")
+			serving = contains("over 1 server:")
 		}
 		listing := contains("Directory listing")
 		errs = append(errs,
