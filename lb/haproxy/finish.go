@@ -59,21 +59,32 @@ func (l *loop) adopted(state process.State) {
 	}
 }
 
-// takeOver reads back what runs. Nothing is repaired: what is wanted now decides.
+// takeOver makes a model of what the files said and what can be read back.
 func (l *loop) takeOver() {
 	running, err := plan.New(l.saved.Table, l.encoding)
 	if err != nil {
 		l.demand("adopted-unknown", err.Error())
 		return
 	}
+	l.running = running
+	l.correct()
+}
+
+// correct makes the model say what can be read back. Nothing is repaired: what is
+// wanted now decides.
+func (l *loop) correct() {
+	if l.running == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(l.ctx, execTimeout)
 	defer cancel()
-	servers, rows, err := readBack(ctx, l.process.Runtime(), running.Maps())
+	servers, rows, err := readBack(ctx, l.process.Runtime(), l.running.Maps())
 	if err != nil {
+		l.running = nil
 		l.demand("adopted-unknown", err.Error())
 		return
 	}
-	d := plan.Drift(running, servers, rows, l.caps)
+	d := plan.Drift(l.running, servers, rows, l.caps)
 	l.running = d.Observed
 	l.leave(d.Leaving)
 }
@@ -124,12 +135,14 @@ func (l *loop) processEvent(e process.Event) {
 	}
 }
 
-// restarted is a HAProxy that has read the files as they are: the model is theirs.
+// restarted is a HAProxy that has read the files as they are.
 func (l *loop) restarted(e process.Event) {
 	l.up, l.lost = true, false
 	l.probe()
 	l.record(Event{Kind: "process", Detail: fmt.Sprintf("HAProxy %s: worker %d", e.Cause, e.State.Worker)})
 	l.modelOf(l.rendered.Table)
+	// What was sent since it began, before anybody knew of it, is in it too.
+	l.correct()
 }
 
 // modelOf is the model of a HAProxy that has just read files that say the table.
