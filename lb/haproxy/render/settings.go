@@ -48,9 +48,6 @@ type Settings struct {
 	// sees; defaults 30 minutes and 20.
 	HardStopAfter time.Duration
 	MaxReloads    int
-	// CloseSpreadTime is over what time an old worker closes idle connections;
-	// default 5 seconds.
-	CloseSpreadTime time.Duration
 	// Log is HAProxy's log target with its facility: "/dev/log local0",
 	// "stdout format raw local0"; "" for no log.
 	Log string
@@ -129,7 +126,6 @@ func (s Settings) WithDefaults() Settings {
 	setDefault(&s.Retries, 5)
 	setDefault(&s.HardStopAfter, 30*time.Minute)
 	setDefault(&s.MaxReloads, 20)
-	setDefault(&s.CloseSpreadTime, 5*time.Second)
 	setDefault(&s.StickyKey, hash("sticky "+s.Domain))
 	setDefault(&s.Timeouts.Connect, time.Second)
 	setDefault(&s.Timeouts.Client, time.Minute)

@@ -39,7 +39,6 @@ type settingsView struct {
 	Retries            int
 	Timeouts           timeoutsView
 	HardStopAfter      string
-	CloseSpreadTime    string
 	MaxReloads         int
 	Log                string
 	TrustedProxies     []string
@@ -160,10 +159,9 @@ func newSettingsView(s Settings) (*settingsView, error) {
 			Queue:     e.duration(s.Timeouts.Queue),
 			Fin:       e.duration(s.Timeouts.Fin),
 		},
-		HardStopAfter:   e.duration(s.HardStopAfter),
-		CloseSpreadTime: e.duration(s.CloseSpreadTime),
-		MaxReloads:      s.MaxReloads,
-		StickyKey:       e.word(s.StickyKey),
+		HardStopAfter: e.duration(s.HardStopAfter),
+		MaxReloads:    s.MaxReloads,
+		StickyKey:     e.word(s.StickyKey),
 	}
 	// The log target is several words, each of which stays one.
 	for word := range strings.FieldsSeq(s.Log) {
