@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/mi-lb/mi-lb/test/edge"
@@ -14,7 +13,7 @@ import (
 type Network string
 
 const (
-	// Published: on Docker's bridge, at a port of the host that Docker chooses.
+	// Published: on Docker's bridge, at a port of the host.
 	Published Network = "published"
 	// Shared is the host's own, at the port that Marathon gives the task.
 	Shared Network = "shared"
@@ -37,28 +36,21 @@ func (c *Container) Answer() string { return c.Name + "\n" }
 // signal it serves for so long before it ends, unless [Container.End] comes first.
 func (h *Host) Run(network Network, image, service, name string, grace time.Duration) *Container {
 	h.t.Helper()
-	c := &Container{Name: name, host: h}
+	// A port that Docker chose could be one that an outgoing connection has.
+	port := edge.FreePort(h.t)
+	c := &Container{Name: name, Address: fmt.Sprintf("127.0.0.1:%d", port), host: h}
 	arguments := []string{"run", "-d", "--name", name, "-e", "SERVICE_NAME=" + service}
 	command := []string{image, "/testserver", "-text", name, "-grace", grace.String()}
 	switch network {
 	case Published:
-		h.Docker(append(append(arguments, "-p", "80"), command...)...)
-		for line := range strings.Lines(h.Docker("port", name, "80")) {
-			if port, found := strings.CutPrefix(strings.TrimSpace(line), "0.0.0.0:"); found {
-				c.Address = "127.0.0.1:" + port
-			}
-		}
-		if c.Address == "" {
-			h.t.Fatalf("container %s: its port is not published", name)
-		}
+		arguments = append(arguments, "-p", c.Address+":80")
 	case Shared:
-		port := edge.FreePort(h.t)
-		c.Address = fmt.Sprintf("127.0.0.1:%d", port)
 		arguments = append(arguments, "--net=host", "-e", "MARATHON_APP_ID=/"+service, "-e", fmt.Sprintf("PORTS=%d", port))
-		h.Docker(append(append(arguments, command...), "-listen", c.Address)...)
+		command = append(command, "-listen", c.Address)
 	default:
 		h.t.Fatalf("network %q: it is published or shared", network)
 	}
+	h.Docker(append(arguments, command...)...)
 	return c
 }
 
@@ -133,6 +125,8 @@ func (c *Container) Release() {
 
 // Farewell is what a container says that was stopped and has ended.
 type Farewell struct {
+	// First is when the first request of all began.
+	First time.Time
 	// Told is when its stop signal came.
 	Told time.Time
 	// Since counts the requests that began after it, the last of them at Last.

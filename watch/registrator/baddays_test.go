@@ -164,7 +164,7 @@ func TestContainersThatLiveFor50Milliseconds(t *testing.T) {
 	var running sync.WaitGroup
 	for i := range 10 {
 		running.Go(func() {
-			if _, err := engine.Docker(w.ctx, "run", "-d", "--rm", "--name", fmt.Sprintf("short%d", i), "-p", "80", "web", "/testserver", "-life", "50ms"); err != nil {
+			if _, err := engine.Docker(w.ctx, "run", "-d", "--rm", "--name", fmt.Sprintf("short%d", i), "-p", w.port(), "web", "/testserver", "-life", "50ms"); err != nil {
 				t.Error(err)
 			}
 		})

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mi-lb/mi-lb/test/consul"
 	"github.com/mi-lb/mi-lb/test/docker"
+	"github.com/mi-lb/mi-lb/test/edge"
 	"github.com/mi-lb/mi-lb/watch/registrator"
 )
 
@@ -172,6 +173,13 @@ func (w *world) docker(arguments ...string) string {
 	return out
 }
 
+// port publishes port 80 at a free one: one that Docker chose could be one that an
+// outgoing connection has.
+func (w *world) port() string {
+	w.t.Helper()
+	return fmt.Sprintf("%d:80", edge.FreePort(w.t))
+}
+
 // published is the host port of a container's port.
 func (w *world) published(container string, port string) string {
 	w.t.Helper()
@@ -298,15 +306,15 @@ func TestContainersRegisterAndLeaveInEveryKindOfNetwork(t *testing.T) {
 	w := newWorld(t, agent)
 	w.docker("network", "create", "own")
 	t.Cleanup(func() { _, _ = engine.Docker(context.Background(), "network", "rm", "own") })
-	w.docker("run", "-d", "--name", "before", "-p", "80", "-e", "SERVICE_TAGS=early", "web")
+	w.docker("run", "-d", "--name", "before", "-p", w.port(), "-e", "SERVICE_TAGS=early", "web")
 	w.start()
-	w.docker("run", "-d", "--name", "bridged", "-p", "80", "-l", "SERVICE_NAME=bridged", "web")
+	w.docker("run", "-d", "--name", "bridged", "-p", w.port(), "-l", "SERVICE_NAME=bridged", "web")
 	w.docker("run", "-d", "--name", "hosted", "--net=host", "-e", "MARATHON_APP_ID=/hosted", "-e", "PORT0=18431", "-e", "PORTS=18431",
 		"web", "/testserver", "-listen", "127.0.0.1:18431")
-	w.docker("run", "-d", "--name", "owned", "--net=own", "-p", "80", "-e", "SERVICE_80_NAME=owned", "web")
+	w.docker("run", "-d", "--name", "owned", "--net=own", "-p", w.port(), "-e", "SERVICE_80_NAME=owned", "web")
 	w.docker("run", "-d", "--name", "side", "--net=container:owned", "side", "/testserver", "-listen", ":81")
 	w.docker("run", "-d", "--name", "unpublished", "web")
-	w.docker("run", "-d", "--name", "ignored", "-p", "80", "-e", "SERVICE_IGNORE=1", "web")
+	w.docker("run", "-d", "--name", "ignored", "-p", w.port(), "-e", "SERVICE_IGNORE=1", "web")
 	ownAddress := w.docker("inspect", "--format", "{{.NetworkSettings.Networks.own.IPAddress}}", "owned")
 	before := "before:80 is web at 127.0.0.1:" + w.published("before", "80") + " tags early"
 	w.await(before,
@@ -335,7 +343,7 @@ func TestInternalRegistersTheContainersOwnAddress(t *testing.T) {
 func TestAStoppedContainerIsDrainedBeforeItDies(t *testing.T) {
 	w := newWorld(t, agent)
 	w.start()
-	w.docker("run", "-d", "--name", "web", "-p", "80", "web", "/testserver", "-grace", "1h")
+	w.docker("run", "-d", "--name", "web", "-p", w.port(), "web", "/testserver", "-grace", "1h")
 	serving := "web:80 is web at 127.0.0.1:" + w.published("web", "80")
 	w.await(serving)
 
@@ -367,7 +375,7 @@ func TestAStoppedContainerIsDrainedBeforeItDies(t *testing.T) {
 func TestAContainerThatDoesNotHeedItsSignalTakesTrafficAgain(t *testing.T) {
 	w := newWorld(t, agent)
 	w.start(func(o *registrator.Options) { o.DrainTimeout = time.Second })
-	w.docker("run", "-d", "--name", "web", "-p", "80", "web", "/testserver", "-grace", "1h")
+	w.docker("run", "-d", "--name", "web", "-p", w.port(), "web", "/testserver", "-grace", "1h")
 	serving := "web:80 is web at 127.0.0.1:" + w.published("web", "80")
 	w.await(serving)
 	w.docker("kill", "--signal=TERM", "web")
@@ -379,7 +387,7 @@ func TestAContainerThatDoesNotHeedItsSignalTakesTrafficAgain(t *testing.T) {
 func TestAPausedContainerTakesNoTraffic(t *testing.T) {
 	w := newWorld(t, agent)
 	w.start()
-	w.docker("run", "-d", "--name", "web", "-p", "80", "web")
+	w.docker("run", "-d", "--name", "web", "-p", w.port(), "web")
 	serving := "web:80 is web at 127.0.0.1:" + w.published("web", "80")
 	w.await(serving)
 	w.docker("pause", "web")
@@ -391,7 +399,7 @@ func TestAPausedContainerTakesNoTraffic(t *testing.T) {
 func TestHealthcheckIsShownAsACheck(t *testing.T) {
 	w := newWorld(t, agent)
 	w.start()
-	w.docker("run", "-d", "--name", "web", "-p", "80", "checked")
+	w.docker("run", "-d", "--name", "web", "-p", w.port(), "checked")
 	serving := "web:80 is checked at 127.0.0.1:" + w.published("web", "80")
 	w.await(serving)
 	w.docker("exec", "web", "/testserver", "-probe")

@@ -83,8 +83,10 @@ func main() {
 	s.sayFarewell()
 }
 
-// Farewell says what came after the signal to end.
+// Farewell says what was asked of "/", mostly after the signal to end.
 type Farewell struct {
+	// First is when the first request of all began.
+	First time.Time
 	// Told is when the signal came.
 	Told time.Time
 	// Since counts the requests that began after it, the last of them at Last.
@@ -116,13 +118,21 @@ func (s *server) sayFarewell() {
 }
 
 func (s *server) answer(w http.ResponseWriter, _ *http.Request) {
-	s.mu.Lock()
-	if f := &s.farewell; !f.Told.IsZero() {
-		f.Since++
-		f.Last = time.Now()
-	}
-	s.mu.Unlock()
+	s.count(time.Now())
 	fmt.Fprintln(w, s.text)
+}
+
+func (s *server) count(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &s.farewell
+	if f.First.IsZero() {
+		f.First = now
+	}
+	if !f.Told.IsZero() {
+		f.Since++
+		f.Last = now
+	}
 }
 
 func (s *server) hold(w http.ResponseWriter, r *http.Request) {
