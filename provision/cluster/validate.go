@@ -70,9 +70,9 @@ func (r *reader) quorums(d *Datacenter) {
 		}
 		switch {
 		case n%2 == 0 && !r.boolean(nodes[0].Host, "allow_even_control", false):
-			r.refuse(at, "even-control", "datacenter %s has %d %s, which survive the loss of no more than %d would; take one away or add one (or set allow_even_control)", d.Name, n, kind.what, n-1)
+			r.refuse(at, "even-control", "datacenter %s has %d %s, which survive no more failures than %d would; take one away or add one (or set allow_even_control)", d.Name, n, kind.what, n-1)
 		case n == 1:
-			r.odd(at, "single-control", "datacenter %s has a single one of the %s: it is down when that is down", d.Name, kind.what)
+			r.odd(at, "single-control", "datacenter %s has one of the %s only: without it, the datacenter stands still", d.Name, kind.what)
 		case n > 7:
 			r.odd(at, "many-control", "datacenter %s has %d %s; more than 7 make every write slower", d.Name, n, kind.what)
 		}

@@ -66,7 +66,7 @@ def value(s):
         return {"skip": True}
 print(json.dumps([value(s) for s in json.load(sys.stdin)]))
 `
-	questions := sentences(20000, []string{
+	questions := sentences(6000, []string{
 		"1", "0", "7", "_", ".", "e5", "E-3", "0x1f", "0o7", "0b1", "-", "+", "True", "False", "None", "x", "é",
 		"'a'", `"b"`, `'\n'`, `'\x41'`, `'\u00e9'`, `'\q'`, `r'\n'`, "u'", "'", `"`, "[", "]", "(", ")", "{", "}", ",", ":", " ", "\t", "#", "'k'", "''", `"""t"""`,
 	})
@@ -119,7 +119,7 @@ def split(s):
         return None
 print(json.dumps([split(s) for s in json.load(sys.stdin)]))
 `
-	questions := sentences(20000, []string{"a", "=", " ", "\t", "'", `"`, `\`, "#", "b c", `'x y'`, `"x y"`, `\"`, `\\`, "é"})
+	questions := sentences(6000, []string{"a", "=", " ", "\t", "'", `"`, `\`, "#", "b c", `'x y'`, `"x y"`, `\"`, `\\`, "é"})
 	var answers [][]string
 	askPython(t, program, questions, &answers)
 	for i, question := range questions {

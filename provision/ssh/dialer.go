@@ -340,6 +340,9 @@ func refused(err error, e endpoint, tried []string) error {
 			return &LoginError{Login: e.String(), Tried: tried, cause: err}
 		}
 	}
+	if strings.Contains(err.Error(), "no common algorithm for host key") {
+		return fmt.Errorf("host %s shows none of the types of keys that are known of it; somebody may be in between. If the machine was installed anew, remove its known keys and run mi-lb bootstrap keyscan: %w", e.address(), err)
+	}
 	return err
 }
 
