@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/mi-lb/mi-lb/test/consul"
+	"github.com/mi-lb/mi-lb/test/edge"
 	"github.com/mi-lb/mi-lb/watch/registrator"
 )
 
@@ -184,7 +185,7 @@ func Test200ContainersStartAtOnce(t *testing.T) {
 	var starting sync.WaitGroup
 	slots := make(chan struct{}, 8)
 	for i := range most {
-		port := 19000 + i
+		port := edge.FreePort(t)
 		want = append(want, fmt.Sprintf("c%d:%d is web at 127.0.0.1:%d", i, port, port))
 		starting.Go(func() {
 			slots <- struct{}{}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -309,8 +310,9 @@ func TestContainersRegisterAndLeaveInEveryKindOfNetwork(t *testing.T) {
 	w.docker("run", "-d", "--name", "before", "-p", w.port(), "-e", "SERVICE_TAGS=early", "web")
 	w.start()
 	w.docker("run", "-d", "--name", "bridged", "-p", w.port(), "-l", "SERVICE_NAME=bridged", "web")
-	w.docker("run", "-d", "--name", "hosted", "--net=host", "-e", "MARATHON_APP_ID=/hosted", "-e", "PORT0=18431", "-e", "PORTS=18431",
-		"web", "/testserver", "-listen", "127.0.0.1:18431")
+	port := strconv.Itoa(edge.FreePort(t))
+	w.docker("run", "-d", "--name", "hosted", "--net=host", "-e", "MARATHON_APP_ID=/hosted", "-e", "PORT0="+port, "-e", "PORTS="+port,
+		"web", "/testserver", "-listen", "127.0.0.1:"+port)
 	w.docker("run", "-d", "--name", "owned", "--net=own", "-p", w.port(), "-e", "SERVICE_80_NAME=owned", "web")
 	w.docker("run", "-d", "--name", "side", "--net=container:owned", "side", "/testserver", "-listen", ":81")
 	w.docker("run", "-d", "--name", "unpublished", "web")
@@ -319,7 +321,7 @@ func TestContainersRegisterAndLeaveInEveryKindOfNetwork(t *testing.T) {
 	before := "before:80 is web at 127.0.0.1:" + w.published("before", "80") + " tags early"
 	w.await(before,
 		"bridged:80 is bridged at 127.0.0.1:"+w.published("bridged", "80"),
-		"hosted:18431 is web at 127.0.0.1:18431",
+		"hosted:"+port+" is web at 127.0.0.1:"+port,
 		"owned:80 is owned at 127.0.0.1:"+w.published("owned", "80"),
 		"side:81 is side at "+ownAddress+":81")
 	w.awaitReady()
