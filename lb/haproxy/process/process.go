@@ -368,9 +368,17 @@ var errEnded = errors.New("HAProxy has ended")
 // serving returns when the master tells of a worker that fits and this worker
 // answers on the runtime socket.
 func (p *Process) serving(ctx context.Context, m *master, fits func(State) bool) (State, error) {
+	return p.await(ctx, m, fits, func(error) {})
+}
+
+// await is serving with somebody who is told what became of every question to the
+// master.
+func (p *Process) await(ctx context.Context, m *master, fits func(State) bool, asked func(error)) (State, error) {
 	var last error // set by every turn that does not return
 	for {
-		if procs, err := p.processes(ctx); err != nil {
+		procs, err := p.processes(ctx)
+		asked(err)
+		if err != nil {
 			last = err
 		} else if state := stateOf(procs); state.Worker == 0 || !fits(state) {
 			last = fmt.Errorf("master %d has the worker %d", state.Master, state.Worker)

@@ -6,12 +6,18 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mi-lb/mi-lb/lb/haproxy/runtime"
 )
 
 const (
 	// attempts is how often a reload is asked for whose request was lost.
 	attempts = 4
+	// deafAfter is how long a master that lives may answer nobody. One of 2.6 that was
+	// told to start itself anew while it was doing so can stop to listen for good;
+	// starting itself anew once more cures it.
+	deafAfter = 3 * time.Second
 	// lostAfter is how long a master that answers may show no trace of a reload
 	// before its request counts as lost.
 	lostAfter = time.Second
@@ -125,7 +131,8 @@ var (
 func (p *Process) reload(ctx context.Context, m *master, req Request) (State, error) {
 	// Somebody's reload that is under way ends first: the master answers no question
 	// before it has, and the worker not before it serves.
-	if _, err := p.serving(ctx, m, func(State) bool { return true }); err != nil {
+	cure := p.cure(m)
+	if _, err := p.await(ctx, m, func(State) bool { return true }, cure); err != nil {
 		return State{}, err
 	}
 	before, err := p.processes(ctx)
@@ -150,13 +157,14 @@ func (p *Process) reload(ctx context.Context, m *master, req Request) (State, er
 	var reply runtime.ReloadReply
 	for {
 		procs, err := p.processes(ctx)
+		cure(err)
 		switch {
 		case err != nil:
 			// It is in the middle of starting itself anew, or has ended.
 		case procs.Reloads != before.Reloads && procs.Failed > 0:
 			return State{}, p.refused(ctx, mark, reply)
 		case procs.Worker() != 0 && procs.Worker() != before.Worker():
-			state, err := p.serving(ctx, m, func(State) bool { return true })
+			state, err := p.await(ctx, m, func(State) bool { return true }, cure)
 			if err != nil {
 				return State{}, err
 			}
@@ -179,6 +187,23 @@ func (p *Process) reload(ctx context.Context, m *master, req Request) (State, er
 		case <-ctx.Done():
 			return State{}, fmt.Errorf("what became of it is not known: %w", errors.Join(ctx.Err(), err))
 		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// cure gives back what is to be told of every question to the master: it makes one
+// that has been deaf for too long start itself anew.
+func (p *Process) cure(m *master) func(error) {
+	answered := time.Now()
+	return func(err error) {
+		if err == nil {
+			answered = time.Now()
+			return
+		}
+		if time.Since(answered) > deafAfter {
+			p.log.Warn("HAProxy's master answers nobody: telling it to start itself anew", "master", m.pid, "error", err)
+			_ = m.signal(unix.SIGUSR2)
+			answered = time.Now()
 		}
 	}
 }
