@@ -25,9 +25,8 @@ type Backend struct {
 	holding  atomic.Int64
 
 	mu          sync.Mutex
-	held        chan struct{} // nil while answers are not held
-	server      *http.Server  // nil while it is down
-	connections map[net.Conn]bool
+	held   chan struct{} // nil while answers are not held
+	server *http.Server  // nil while it is down
 }
 
 // StartBackend runs one until the test ends.
@@ -43,20 +42,8 @@ func StartBackend(t testing.TB, name string) *Backend {
 func (b *Backend) serve(listener net.Listener) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	connections := map[net.Conn]bool{}
-	b.connections = connections
 	b.server = &http.Server{
 		Handler: http.HandlerFunc(b.answer), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
-		ConnState: func(c net.Conn, state http.ConnState) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			switch state {
-			case http.StateNew:
-				connections[c] = true
-			case http.StateClosed, http.StateHijacked:
-				delete(connections, c)
-			}
-		},
 	}
 	server := b.server
 	go func() { _ = server.Serve(listener) }()
@@ -115,17 +102,14 @@ func (b *Backend) Hold() (release func()) {
 // Holding is how many requests wait for their answers.
 func (b *Backend) Holding() int { return int(b.holding.Load()) }
 
-// Abort ends the backend as a killed process does: nobody listens any more, and the
-// connections it had are reset.
+// Abort ends the backend as SIGKILL ends a process: nobody listens any more, requests
+// without an answer get none, and the kernel still sends what was written. (Resetting
+// the connections would take back answers that were on their way, which no proxy can
+// mend: their beginning may have reached the client.)
 func (b *Backend) Abort() {
 	b.mu.Lock()
 	server := b.server
 	b.server = nil
-	for c := range b.connections {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-	}
 	b.mu.Unlock()
 	if server != nil {
 		_ = server.Close()
