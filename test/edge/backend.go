@@ -24,7 +24,7 @@ type Backend struct {
 	requests atomic.Int64
 	holding  atomic.Int64
 
-	mu          sync.Mutex
+	mu     sync.Mutex
 	held   chan struct{} // nil while answers are not held
 	server *http.Server  // nil while it is down
 }

@@ -30,6 +30,11 @@ type LoadOptions struct {
 	Clients int
 	// Pause between two requests of a client; 5 ms where it is 0.
 	Pause time.Duration
+	// Repeat lets a client do what HTTP asks of it (RFC 9112, 9.3.1): if a connection
+	// that it has kept is closed before anything of the answer is there, it sends a GET
+	// once more, over a new one. HAProxy counts on that where a server ends with
+	// requests under way. Such requests are counted: see [Load.Repeated].
+	Repeat bool
 }
 
 // Load is a number of clients that ask until they are stopped. They speak HTTP/1.1
@@ -41,10 +46,11 @@ type Load struct {
 	all  sync.WaitGroup
 	once sync.Once
 
-	mu      sync.Mutex
-	total   int
-	failed  map[string]int
-	answers map[string]int
+	mu       sync.Mutex
+	total    int
+	repeated int
+	failed   map[string]int
+	answers  map[string]int
 	// recent are the latest bodies in turn, since the last WaitServedBy began.
 	recent []string
 }
@@ -109,6 +115,13 @@ func (l *Load) Total() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.total
+}
+
+// Repeated is how many requests were sent a second time: see [LoadOptions.Repeat].
+func (l *Load) Repeated() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.repeated
 }
 
 // Answers counts the answers by their bodies.
@@ -199,6 +212,15 @@ func (l *Load) client(keep bool) {
 		if err == nil {
 			body, again, err = c.ask(l.o.Method, l.o.Host, l.o.Path, keep)
 		}
+		if l.o.Repeat && errors.Is(err, errNoAnswer) && l.o.Method == http.MethodGet {
+			l.mu.Lock()
+			l.repeated++
+			l.mu.Unlock()
+			c.close()
+			if c, err = dial(l.o.Address); err == nil {
+				body, again, err = c.ask(l.o.Method, l.o.Host, l.o.Path, keep)
+			}
+		}
 		l.count(body, err)
 		if !again {
 			c.close()
@@ -243,11 +265,15 @@ func (c *connection) closedByPeer() bool {
 	return !errors.As(err, &timeout) || !timeout.Timeout()
 }
 
+// errNoAnswer: the edge closed a connection that had been used before, and gave no
+// answer.
+var errNoAnswer = errors.New("a kept connection was closed without an answer")
+
 // ask makes one request. Again says whether the connection can be used again.
 func (c *connection) ask(method, host, path string, keep bool) (body string, again bool, err error) {
 	_ = c.SetDeadline(time.Now().Add(answerWithin))
-	where := " of a new connection"
-	if c.used {
+	where, kept := " of a new connection", c.used
+	if kept {
 		where = " of a kept connection"
 	}
 	c.used = true
@@ -260,6 +286,9 @@ func (c *connection) ask(method, host, path string, keep bool) (body string, aga
 	}
 	if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, path, host, header); err != nil {
 		return "", false, fmt.Errorf("write: %s%s", cause(err), where)
+	}
+	if _, err := c.reader.Peek(1); err == io.EOF && kept {
+		return "", false, errNoAnswer
 	}
 	response, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
