@@ -40,11 +40,22 @@ const (
 	host        = "bench"
 )
 
+// Ports from here on are those of containers: above those that the kernel gives to
+// outgoing connections, and that tests choose from.
+const (
+	firstPort  = 61000
+	changePort = 64000
+)
+
 func main() {
 	containers := flag.Int("containers", 500, "how many containers")
 	idle := flag.Duration("idle", 2*time.Minute, "how long to measure while nothing happens")
 	changes := flag.Int("changes", 50, "how many starts and stops to time")
 	flag.Parse()
+	if *containers > changePort-firstPort || *changes > 1<<16-changePort {
+		fmt.Fprintf(os.Stderr, "at most %d containers and %d changes\n", changePort-firstPort, 1<<16-changePort)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var err error
@@ -162,7 +173,7 @@ func start(ctx context.Context, engine *docker.Engine, containers int) error {
 		all.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			_, err := run(ctx, engine, "c"+strconv.Itoa(i), 20000+i)
+			_, err := run(ctx, engine, "c"+strconv.Itoa(i), firstPort+i)
 			errs <- err
 		})
 	}
@@ -173,7 +184,11 @@ func start(ctx context.Context, engine *docker.Engine, containers int) error {
 			return err
 		}
 	}
-	return nil
+	running, err := engine.Docker(ctx, "ps", "-q")
+	if n := len(strings.Fields(running)); err == nil && n != containers {
+		err = fmt.Errorf("%d of %d containers run: somebody else has the ports of the others", n, containers)
+	}
+	return err
 }
 
 func run(ctx context.Context, engine *docker.Engine, name string, port int) (string, error) {
@@ -185,7 +200,7 @@ func run(ctx context.Context, engine *docker.Engine, name string, port int) (str
 func timeChanges(ctx context.Context, engine *docker.Engine, client *api.Client, changes int) error {
 	var registered, drained []time.Duration
 	for i := range changes {
-		name, port := "change"+strconv.Itoa(i), 22000+i
+		name, port := "change"+strconv.Itoa(i), changePort+i
 		id := fmt.Sprintf("%s:%s:%d", host, name, port)
 		if _, err := run(ctx, engine, name, port); err != nil {
 			return err
