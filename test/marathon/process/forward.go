@@ -95,9 +95,10 @@ func (r *Reservation) refuse() {
 
 // Forward carries the connections of a reserved port to the process's network
 // until the process ends, and then gives the port back. While nothing listens
-// there, connections are refused, as they are by a container's port mapping.
+// there, connections are refused, as they are by a container's port mapping. It must
+// not be called any more once somebody asks for the [Process.Exit].
 func (p *Process) Forward(from *Reservation, to netip.AddrPort) {
-	go func() {
+	p.forwards.Go(func() {
 		defer from.Close()
 		for p.await(to.Port(), true, nil) {
 			listener, err := from.listen()
@@ -115,7 +116,7 @@ func (p *Process) Forward(from *Reservation, to netip.AddrPort) {
 			listener.Close()
 			<-accepting
 		}
-	}()
+	})
 }
 
 // await waits until the process listens on the port, or does not, or now says

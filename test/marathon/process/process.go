@@ -51,6 +51,9 @@ type Process struct {
 	ended chan struct{} // everything is gone, the exit is known
 	exit  Exit
 
+	// forwards are the ports that are forwarded to it.
+	forwards sync.WaitGroup
+
 	mu     sync.Mutex
 	reaped bool
 }
@@ -169,9 +172,10 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Ended is closed when the command and all of its descendants are gone.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// Exit says how it ended; valid once [Process.Ended] is closed.
+// Exit waits until it has ended and its ports are given back, and says how it ended.
 func (p *Process) Exit() Exit {
 	<-p.ended
+	p.forwards.Wait()
 	return p.exit
 }
 
