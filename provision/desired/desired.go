@@ -1,6 +1,9 @@
 package desired
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"slices"
 
@@ -72,6 +75,13 @@ type Program struct {
 	Mode     fs.FileMode      `json:"mode"`
 	Artefact cluster.Artefact `json:"artefact"`
 	Restarts []string         `json:"restarts,omitempty"`
+}
+
+// Identity says which copy of the program is meant: two programs of one identity
+// have the same content. The artefact's checksum must be known.
+func (p Program) Identity() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%t", p.Artefact.SHA256, p.Member, p.Tree))
+	return hex.EncodeToString(sum[:])
 }
 
 // Text is content that may hold secrets.

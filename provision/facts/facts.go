@@ -30,6 +30,8 @@ type Facts struct {
 	Memory       int64 `json:"memory"` // bytes
 	// Addresses are those of all interfaces, by interface.
 	Addresses map[string][]netip.Prefix `json:"addresses"`
+	// Outward is the interface that the default route leads to; empty without one.
+	Outward string `json:"outward,omitempty"`
 	// Disks are the file systems that matter, by the path that was asked for.
 	Disks map[string]Disk `json:"disks"`
 	// Listeners are all sockets that listen.
@@ -118,6 +120,7 @@ type File struct {
 	Mode      fs.FileMode `json:"mode"`            // permission bits
 	Owner     string      `json:"owner"`           // user:group
 	Size      int64       `json:"size"`
+	Modified  int64       `json:"modified"`         // seconds since 1970, by the machine's clock
 	SHA256    string      `json:"sha256,omitempty"` // lower-case hex
 	// Content is what is in it, of files whose content was asked for. It may be
 	// secret: it is never encoded.
