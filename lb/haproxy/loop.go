@@ -491,7 +491,7 @@ func (l *loop) trusted() func(service string) bool {
 		return func(string) bool { return false }
 	}
 	return func(service string) bool {
-		has := slices.ContainsFunc(rendered.Table.Services, func(s routing.Service) bool { return s.Name == service })
+		has := slices.ContainsFunc(rendered.Table.Services, func(s *routing.Service) bool { return s.Name == service })
 		return has && rendered.fingerprint(service) == want.fingerprint(service)
 	}
 }

@@ -50,6 +50,11 @@ func decodeState(path string, data []byte) (saved, error) {
 			return saved{}, fmt.Errorf("load state %s: it has an empty backend", path)
 		}
 	}
+	for _, service := range s.Table.Services {
+		if service == nil {
+			return saved{}, fmt.Errorf("load state %s: it has an empty service", path)
+		}
+	}
 	return s, nil
 }
 

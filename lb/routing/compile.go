@@ -67,7 +67,7 @@ func used(t *Table) []*Backend {
 
 // compiled is what one unit asks of the table.
 type compiled struct {
-	row      Service
+	row      *Service
 	backends []*Backend
 	routes   []routeClaim
 	ports    []portClaim
@@ -81,7 +81,7 @@ func compileUnit(u *unit, policy Policy, local string, distances map[string]int)
 		byID: map[string]*Backend{},
 	}
 	c.findings = append(slices.Clone(u.findings), findings...)
-	c.row = Service{Name: u.name, Aliases: u.aliases, Sources: u.sources, Instances: len(u.members)}
+	c.row = &Service{Name: u.name, Aliases: u.aliases, Sources: u.sources, Instances: len(u.members)}
 	if len(u.apps) > 0 {
 		c.row.App = u.apps[0].app.ID
 	}

@@ -137,8 +137,7 @@ func (r *Route) matches(path string) bool {
 // nearMisses names the service that the host looks like, and why it is not there.
 func (e *explainer) nearMisses(host string) {
 	name, _, _ := strings.Cut(host, ".")
-	for i := range e.table.Services {
-		s := &e.table.Services[i]
+	for _, s := range e.table.Services {
 		if s.Name != name && !slices.Contains(s.Aliases, name) {
 			continue
 		}
@@ -164,8 +163,8 @@ func (e *explainer) finish() {
 	case e.Port != nil:
 		id, name = e.Port.Backend, e.Port.Service
 	}
-	if i := slices.IndexFunc(e.table.Services, func(s Service) bool { return s.Name == name }); i >= 0 {
-		e.Service = &e.table.Services[i]
+	if i := slices.IndexFunc(e.table.Services, func(s *Service) bool { return s.Name == name }); i >= 0 {
+		e.Service = e.table.Services[i]
 	}
 	if i := slices.IndexFunc(e.table.Backends, func(b *Backend) bool { return b.ID == id }); i >= 0 {
 		e.Backend = e.table.Backends[i]

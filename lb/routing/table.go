@@ -21,7 +21,7 @@ type Table struct {
 	// Backends, sorted by id.
 	Backends []*Backend `json:"backends"`
 	// Services are all that the snapshot has, published or not, sorted by name.
-	Services []Service `json:"services"`
+	Services []*Service `json:"services"`
 	// Findings, sorted.
 	Findings []watch.Finding `json:"findings"`
 }

@@ -97,7 +97,9 @@ func (t *Table) Without(services map[string]bool) *Table {
 	}
 	for _, s := range t.Services {
 		if services[s.Name] {
-			s.Published, s.Reason = false, "HAProxy does not accept its configuration"
+			refused := *s
+			refused.Published, refused.Reason = false, "HAProxy does not accept its configuration"
+			s = &refused
 		}
 		rest.Services = append(rest.Services, s)
 	}
