@@ -22,9 +22,14 @@ type subset struct {
 	datacenter string
 }
 
-// id of the backend of that subset: "web", "web:tcp", "canary.web@dc2", "web{/api}".
+// id of the backend of that subset: "web", "web:tcp", "canary.web@dc2", "web{/api}". A
+// name that has any of these marks itself is set in parentheses, "(api.v1)": no two
+// services have a backend of one id, whatever they are called.
 func (s subset) id(service string) string {
 	var b strings.Builder
+	if strings.ContainsAny(service, ".@{}:()") {
+		service = "(" + service + ")"
+	}
 	if s.tag != "" {
 		b.WriteString(s.tag + ".")
 	}
@@ -258,4 +263,24 @@ func marathonCheck(a appPort) (watch.HealthCheck, bool) {
 
 func isHTTP(protocol string) bool {
 	return strings.HasSuffix(protocol, "HTTP") || strings.HasSuffix(protocol, "HTTPS")
+}
+
+// Equal says whether the backends are the same, servers included.
+func (b *Backend) Equal(o *Backend) bool {
+	return b == o || b.ID == o.ID && b.Service == o.Service && b.Protocol == o.Protocol && b.Balance == o.Balance &&
+		b.Sticky == o.Sticky && b.StripPath == o.StripPath && b.Check == o.Check && b.Timeouts == o.Timeouts &&
+		slices.EqualFunc(b.Servers, o.Servers, func(x, y Server) bool { return x.Equal(&y) })
+}
+
+// Equal says whether the servers are the same in everything.
+func (s *Server) Equal(o *Server) bool {
+	return s.Name == o.Name && s.Address == o.Address && s.Weight == o.Weight && s.State == o.State && s.Backup == o.Backup &&
+		s.MaxConn == o.MaxConn && s.Datacenter == o.Datacenter && s.Node == o.Node && s.Health == o.Health &&
+		s.Reason == o.Reason && slices.Equal(s.Sources, o.Sources)
+}
+
+// Equal says whether the services are the same in everything.
+func (s *Service) Equal(o *Service) bool {
+	return s == o || s.Name == o.Name && s.App == o.App && s.Published == o.Published && s.Reason == o.Reason &&
+		s.Instances == o.Instances && s.Serving == o.Serving && slices.Equal(s.Aliases, o.Aliases) && slices.Equal(s.Sources, o.Sources)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mi-lb/mi-lb/watch"
@@ -15,15 +16,15 @@ import (
 // traffic.
 type Claims map[string]string
 
-func claimName(name string) string  { return "name " + name }
-func claimPort(number int) string   { return fmt.Sprintf("port %d", number) }
-func claimRoute(route Route) string { return string(route.Kind) + " " + route.Host + " " + route.Path }
+func claimName(name string) string { return "name " + name }
+func claimPort(number int) string  { return "port " + strconv.Itoa(number) }
+func claimRoute(k routeKey) string { return string(k.kind) + " " + k.host + " " + k.path }
 
 // Claims are what the services of the table have.
 func (t *Table) Claims() Claims {
-	claims := Claims{}
-	for _, r := range t.Routes {
-		claims[claimRoute(r)] = r.Service
+	claims := make(Claims, len(t.Routes)+len(t.Ports))
+	for i := range t.Routes {
+		claims[claimRoute(t.Routes[i].key())] = t.Routes[i].Service
 	}
 	for _, p := range t.Ports {
 		claims[claimPort(p.Number)] = p.Service
@@ -35,6 +36,25 @@ func (t *Table) Claims() Claims {
 	}
 	return claims
 }
+
+// holders know who has had what so far; "" is nobody.
+type holders interface {
+	name(name string) (app string)
+	route(routeKey) (service string)
+	port(number int) (service string)
+}
+
+func (c Claims) name(name string) string { return c[claimName(name)] }
+func (c Claims) route(k routeKey) string { return c[claimRoute(k)] }
+func (c Claims) port(number int) string  { return c[claimPort(number)] }
+
+// routeKey is what only one route can have.
+type routeKey struct {
+	kind       RouteKind
+	host, path string
+}
+
+func (r *Route) key() routeKey { return routeKey{r.Kind, r.Host, r.Path} }
 
 // standing orders those who claim one thing, strongest first.
 type standing int
@@ -61,43 +81,40 @@ type portClaim struct {
 
 // stronger is the stated rule: the one that has it keeps it; then local
 // datacenter; then name.
-func stronger(key string, held Claims, a, b string, aLocal, bLocal bool) int {
-	return firstTrue(held[key] == a, held[key] == b, aLocal, bLocal, a, b)
+func stronger(holder, a, b string, aLocal, bLocal bool) int {
+	return firstTrue(holder == a, holder == b, aLocal, bLocal, a, b)
 }
 
-func settleRoutes(claims []routeClaim, held Claims) ([]Route, []watch.Finding) {
-	byKey := map[string][]routeClaim{}
-	for _, c := range claims {
-		key := claimRoute(c.route)
-		byKey[key] = append(byKey[key], c)
+// settleRoute puts the strongest of those who claim one route first. What one service
+// claims twice stays in its order.
+func settleRoute(rivals []*routeClaim, holder string) {
+	slices.SortStableFunc(rivals, func(a, b *routeClaim) int {
+		return cmp.Or(
+			cmp.Compare(a.standing, b.standing),
+			stronger(holder, a.route.Service, b.route.Service, a.local, b.local),
+			strings.Compare(a.route.Via, b.route.Via),
+		)
+	})
+}
+
+// lostRoute is what those who do not get a settled route are told.
+func lostRoute(rivals []*routeClaim) []watch.Finding {
+	if len(rivals) < 2 {
+		return nil
 	}
-	routes := make([]Route, 0, len(byKey))
+	winner := &rivals[0].route
 	var findings []watch.Finding
-	for key, rivals := range byKey {
-		if len(rivals) > 1 {
-			slices.SortFunc(rivals, func(a, b routeClaim) int {
-				return cmp.Or(
-					cmp.Compare(a.standing, b.standing),
-					stronger(key, held, a.route.Service, b.route.Service, a.local, b.local),
-					strings.Compare(a.route.Via, b.route.Via),
-				)
-			})
+	for _, loser := range rivals[1:] {
+		if loser.standing == byAlias || loser.route.Service == winner.Service {
+			continue
 		}
-		winner := rivals[0].route
-		routes = append(routes, winner)
-		for _, loser := range rivals[1:] {
-			if loser.standing == byAlias || loser.route.Service == winner.Service {
-				continue
-			}
-			findings = append(findings, watch.Finding{
-				Code: "route-taken", Source: loser.source, Service: loser.route.Service, Key: watch.Printable(loser.route.Via),
-				Message: fmt.Sprintf("%s already leads to service %q", loser.route.where(), watch.Printable(winner.Service)),
-				Instead: "the route stays with it; ask for another host or path",
-			})
-		}
+		findings = append(findings, watch.Finding{
+			Code: "route-taken", Source: loser.source, Service: loser.route.Service, Key: watch.Printable(loser.route.Via),
+			Message: fmt.Sprintf("%s already leads to service %q", loser.route.where(), watch.Printable(winner.Service)),
+			Instead: "the route stays with it; ask for another host or path",
+		})
 	}
-	slices.SortFunc(routes, compareRoutes)
-	return routes, findings
+	return findings
 }
 
 // where is the route's condition as a person writes it.
@@ -123,41 +140,79 @@ func compareRoutes(a, b Route) int {
 	)
 }
 
-func settlePorts(claims []portClaim, policy Policy, held Claims) ([]Port, []watch.Finding) {
-	byNumber := map[int][]portClaim{}
+func comparePorts(a, b Port) int { return cmp.Compare(a.Number, b.Number) }
+
+func settleRoutes(claims []*routeClaim, held holders) ([]Route, []watch.Finding) {
+	byKey := make(map[routeKey][]*routeClaim, len(claims))
 	for _, c := range claims {
-		byNumber[c.port.Number] = append(byNumber[c.port.Number], c)
+		byKey[c.route.key()] = append(byKey[c.route.key()], c)
 	}
-	var ports []Port
+	routes := make([]Route, 0, len(byKey))
 	var findings []watch.Finding
-	refuse := func(c portClaim, message, instead string) {
+	for key, rivals := range byKey {
+		if len(rivals) > 1 {
+			settleRoute(rivals, held.route(key))
+			findings = append(findings, lostRoute(rivals)...)
+		}
+		routes = append(routes, rivals[0].route)
+	}
+	slices.SortFunc(routes, compareRoutes)
+	return routes, findings
+}
+
+// settlePort puts the strongest of those who claim one port first.
+func settlePort(rivals []*portClaim, holder string) {
+	slices.SortStableFunc(rivals, func(a, b *portClaim) int {
+		return cmp.Or(
+			stronger(holder, a.port.Service, b.port.Service, a.local, b.local),
+			strings.Compare(a.port.Via, b.port.Via),
+		)
+	})
+}
+
+// lostPort is what those who do not get a settled port are told. One that the edge
+// uses itself nobody gets.
+func lostPort(rivals []*portClaim, policy *Policy) []watch.Finding {
+	if len(rivals) == 0 {
+		return nil
+	}
+	var findings []watch.Finding
+	refuse := func(c *portClaim, message, instead string) {
 		findings = append(findings, watch.Finding{
 			Code: "port-taken", Source: c.source, Service: c.port.Service, Key: watch.Printable(c.port.Via),
 			Message: fmt.Sprintf("port %d %s", c.port.Number, message), Instead: instead,
 		})
 	}
-	for number, rivals := range byNumber {
-		if by, reserved := policy.Reserved[number]; reserved {
-			for _, c := range rivals {
-				refuse(c, "is used by the edge itself ("+by+")", "not opened for the service; choose another port")
-			}
-			continue
+	winner := &rivals[0].port
+	if by, reserved := policy.Reserved[winner.Number]; reserved {
+		for _, c := range rivals {
+			refuse(c, "is used by the edge itself ("+by+")", "not opened for the service; choose another port")
 		}
-		key := claimPort(number)
-		slices.SortFunc(rivals, func(a, b portClaim) int {
-			return cmp.Or(
-				stronger(key, held, a.port.Service, b.port.Service, a.local, b.local),
-				strings.Compare(a.port.Via, b.port.Via),
-			)
-		})
-		ports = append(ports, rivals[0].port)
-		for _, c := range rivals[1:] {
-			if c.port.Service != rivals[0].port.Service {
-				refuse(c, fmt.Sprintf("already leads to service %q", watch.Printable(rivals[0].port.Service)),
-					"the port stays with it; choose another port")
-			}
+		return findings
+	}
+	for _, c := range rivals[1:] {
+		if c.port.Service != winner.Service {
+			refuse(c, fmt.Sprintf("already leads to service %q", watch.Printable(winner.Service)),
+				"the port stays with it; choose another port")
 		}
 	}
-	slices.SortFunc(ports, func(a, b Port) int { return cmp.Compare(a.Number, b.Number) })
+	return findings
+}
+
+func settlePorts(claims []*portClaim, policy *Policy, held holders) ([]Port, []watch.Finding) {
+	byNumber := map[int][]*portClaim{}
+	for _, c := range claims {
+		byNumber[c.port.Number] = append(byNumber[c.port.Number], c)
+	}
+	var ports []Port
+	var findings []watch.Finding
+	for number, rivals := range byNumber {
+		settlePort(rivals, held.port(number))
+		findings = append(findings, lostPort(rivals, policy)...)
+		if _, reserved := policy.Reserved[number]; !reserved {
+			ports = append(ports, rivals[0].port)
+		}
+	}
+	slices.SortFunc(ports, comparePorts)
 	return ports, findings
 }

@@ -16,23 +16,27 @@ import (
 func Compile(snapshot *watch.Snapshot, policy Policy, held Claims) *Table {
 	distances := distances(snapshot)
 	table := &Table{Revision: snapshot.Revision, At: snapshot.At}
-	var routes []routeClaim
-	var ports []portClaim
+	var routes []*routeClaim
+	var ports []*portClaim
 	for _, part := range snapshot.Parts {
 		table.Findings = append(table.Findings, part.Findings...)
 	}
 	for _, u := range identify(snapshot, policy, held) {
-		c := compileUnit(u, policy, snapshot.Datacenter, distances)
+		c := compileUnit(u, &policy, snapshot.Datacenter, distances)
 		table.Backends = append(table.Backends, c.backends...)
 		table.Services = append(table.Services, c.row)
 		table.Findings = append(table.Findings, c.findings...)
-		routes = append(routes, c.routes...)
-		ports = append(ports, c.ports...)
+		for i := range c.routes {
+			routes = append(routes, &c.routes[i])
+		}
+		for i := range c.ports {
+			ports = append(ports, &c.ports[i])
+		}
 	}
 	var findings []watch.Finding
 	table.Routes, findings = settleRoutes(routes, held)
 	table.Findings = append(table.Findings, findings...)
-	table.Ports, findings = settlePorts(ports, policy, held)
+	table.Ports, findings = settlePorts(ports, &policy, held)
 	table.Findings = append(table.Findings, findings...)
 	table.Backends = used(table)
 	slices.SortFunc(table.Findings, watch.Finding.Compare)
@@ -61,9 +65,14 @@ func used(t *Table) []*Backend {
 		lead[p.Backend] = true
 	}
 	backends := slices.DeleteFunc(t.Backends, func(b *Backend) bool { return !lead[b.ID] })
-	slices.SortFunc(backends, func(a, b *Backend) int { return strings.Compare(a.ID, b.ID) })
+	if len(backends) == 0 {
+		return nil
+	}
+	slices.SortFunc(backends, compareBackends)
 	return backends
 }
+
+func compareBackends(a, b *Backend) int { return strings.Compare(a.ID, b.ID) }
 
 // compiled is what one unit asks of the table.
 type compiled struct {
@@ -74,7 +83,7 @@ type compiled struct {
 	findings []watch.Finding
 }
 
-func compileUnit(u *unit, policy Policy, local string, distances map[string]int) compiled {
+func compileUnit(u *unit, policy *Policy, local string, distances map[string]int) compiled {
 	s, findings := readSettings(u.name, u.profiles)
 	c := &unitCompiler{
 		unit: u, policy: policy, settings: s, local: local, distances: distances,
@@ -108,7 +117,7 @@ func serves(h watch.Health) bool {
 type unitCompiler struct {
 	compiled
 	unit      *unit
-	policy    Policy
+	policy    *Policy
 	settings  settings
 	local     string
 	distances map[string]int
@@ -183,7 +192,7 @@ func (c *unitCompiler) warnAboutNames() {
 // isLocal says whether any instance of the unit is in the local datacenter.
 func (c *unitCompiler) isLocal() bool {
 	return slices.ContainsFunc(c.unit.members, func(m member) bool { return m.datacenter == c.local }) ||
-		slices.ContainsFunc(c.unit.apps, func(a appPort) bool { return a.part.Datacenter == c.local })
+		slices.ContainsFunc(c.unit.apps, func(a appPort) bool { return a.datacenter == c.local })
 }
 
 func (c *unitCompiler) claim(r Route, standing standing) {

@@ -230,7 +230,7 @@ func checkConsistent(t testing.TB, table *Table) {
 		} else if (r.Kind == BySNI) != (b.Protocol == TCP) {
 			t.Errorf("route %+v leads to a backend that speaks %s", r, b.Protocol)
 		}
-		if key := claimRoute(r); claimed[key] {
+		if key := claimRoute(r.key()); claimed[key] {
 			t.Errorf("route %s claimed twice", key)
 		} else {
 			claimed[key] = true

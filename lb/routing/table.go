@@ -78,7 +78,7 @@ type Route struct {
 // everything but Servers is equal.
 type Backend struct {
 	// ID is unique in the table and stable: "web", "web@dc2", "canary.web",
-	// "web:tcp". It may hold any character; whoever writes it to a file encodes it.
+	// "web:tcp", "(api.v1)". It may hold any character; whoever writes it to a file encodes it.
 	ID       string   `json:"id"`
 	Service  string   `json:"service"`
 	Protocol Protocol `json:"protocol"`

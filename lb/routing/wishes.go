@@ -65,7 +65,7 @@ func splitKey(name string) (key string, index int, ok bool) {
 }
 
 // instanceWishes reads an instance's tags and metadata.
-func instanceWishes(source string, instance watch.Instance) []wish {
+func instanceWishes(source string, instance *watch.Instance) []wish {
 	var wishes []wish
 	add := func(written, value string) {
 		key, index, ok := splitKey(written)
