@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +75,20 @@ func (e *Engine) Host() string { return "unix://" + filepath.Join(e.dir, "docker
 // BridgeAddress is this machine's address on the default bridge, where ports can
 // be published that only containers and this machine reach.
 func (e *Engine) BridgeAddress() string { return fmt.Sprintf("10.%d.0.1", e.subnet) }
+
+// Network makes a bridge network of that name and returns its addresses; this
+// machine has the first one. Containers on it can be given addresses of the
+// caller's choice. It ends with the engine.
+func (e *Engine) Network(ctx context.Context, name string) (netip.Prefix, error) {
+	n := counter()
+	subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(e.subnet), byte(n), 0}), 24)
+	_, err := e.Docker(ctx, "network", "create", "--subnet", subnet.String(), "--gateway", subnet.Addr().Next().String(),
+		"--opt", "com.docker.network.bridge.name="+bridgeName(n), name)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("make network %s: %w", name, err)
+	}
+	return subnet, nil
+}
 
 func (e *Engine) launch(ctx context.Context) error {
 	arguments := append([]string{
@@ -152,14 +167,19 @@ func (e *Engine) Stop() {
 const (
 	folderPrefix = "mi-docker-"
 	bridgePrefix = "midk"
+
+	maxInterfaceName = 15 // IFNAMSIZ without its 0
 )
+
+// bridgeName is a name that says whose the bridge is, for [removeStale].
+func bridgeName(n uint32) string {
+	name := fmt.Sprintf("%s%dn%d", bridgePrefix, os.Getpid(), n)
+	return name[:min(len(name), maxInterfaceName)]
+}
 
 // createBridge makes the bridge, in the first 10.n.0.0/16 that no interface has.
 func (e *Engine) createBridge(ctx context.Context) error {
-	e.bridge = bridgePrefix + strconv.Itoa(os.Getpid()) + "n" + strconv.Itoa(int(counter()))
-	if len(e.bridge) > 15 {
-		e.bridge = e.bridge[:15]
-	}
+	e.bridge = bridgeName(counter())
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
 		return err
