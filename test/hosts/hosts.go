@@ -62,6 +62,7 @@ type Hosts struct {
 
 	engine    *docker.Engine
 	mirror    *mirror
+	names     *names
 	proxy     string
 	network   netip.Prefix
 	dir       string
@@ -113,6 +114,9 @@ func Open(ctx context.Context, spec Spec) (_ *Hosts, err error) {
 		return nil, fmt.Errorf("start machines: %w", err)
 	}
 	h.Gateway = h.network.Addr().Next()
+	if h.names, err = startNames(h.Gateway); err != nil {
+		return nil, fmt.Errorf("start machines: %w", err)
+	}
 	if err := h.makeImage(ctx); err != nil {
 		return nil, fmt.Errorf("start machines: %w", err)
 	}
@@ -129,6 +133,9 @@ func (h *Hosts) Close() {
 	}
 	if h.mirror != nil {
 		h.mirror.close()
+	}
+	if h.names != nil {
+		h.names.close()
 	}
 	if h.removeDir {
 		_ = os.RemoveAll(h.dir)

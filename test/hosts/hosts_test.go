@@ -132,6 +132,13 @@ func TestMachines(t *testing.T) {
 		}
 	})
 
+	t.Run("names", func(t *testing.T) {
+		if got := run(t, one, "getent ahostsv4 "+hosts.Outside+" | head -n 1"); !strings.HasPrefix(got, h.Gateway.String()+" ") {
+			t.Errorf("%s is %q", hosts.Outside, got)
+		}
+		run(t, one, "! getent ahostsv4 nowhere.test")
+	})
+
 	t.Run("power off and on keeps disk, name and address", func(t *testing.T) {
 		run(t, one, "echo kept >/etc/kept && rm /etc/hosts && echo '127.0.0.1 localhost mine' >/etc/hosts; sync; touch /run/gone")
 		for _, off := range []func(context.Context) error{one.PowerOff, one.Shutdown} {
