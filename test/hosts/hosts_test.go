@@ -139,6 +139,17 @@ func TestMachines(t *testing.T) {
 		run(t, one, "! getent ahostsv4 nowhere.test")
 	})
 
+	t.Run("settings of the kernel are its own", func(t *testing.T) {
+		before := run(t, two, "sysctl -n net.core.somaxconn vm.swappiness fs.inotify.max_user_instances")
+		run(t, one, "sysctl -q net.core.somaxconn=1234 vm.swappiness=12 fs.inotify.max_user_instances=4321")
+		if got := run(t, one, "sysctl -n net.core.somaxconn vm.swappiness fs.inotify.max_user_instances"); got != "1234\n12\n4321" {
+			t.Errorf("settings are %q", got)
+		}
+		if after := run(t, two, "sysctl -n net.core.somaxconn vm.swappiness fs.inotify.max_user_instances"); after != before {
+			t.Errorf("another machine's were %q and are %q", before, after)
+		}
+	})
+
 	t.Run("power off and on keeps disk, name and address", func(t *testing.T) {
 		run(t, one, "echo kept >/etc/kept && rm /etc/hosts && echo '127.0.0.1 localhost mine' >/etc/hosts; sync; touch /run/gone")
 		for _, off := range []func(context.Context) error{one.PowerOff, one.Shutdown} {

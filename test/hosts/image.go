@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +77,20 @@ func image(ctx context.Context, cache string, sources aptSources, proxy string) 
 	if err := os.Rename(filepath.Join(dir, "root.tar"), path); err != nil {
 		return "", fmt.Errorf("make the machines' image: %w", err)
 	}
+	removeOld(cache, path)
 	return path, nil
+}
+
+// removeOld removes images that have not been the one for a while; others may
+// still be read by tests that run now.
+func removeOld(cache, path string) {
+	files, _ := filepath.Glob(filepath.Join(cache, "root-*"))
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err == nil && !strings.HasPrefix(file, path) && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(file)
+		}
+	}
 }
 
 // aptSources are where packages come from.
