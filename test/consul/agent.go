@@ -204,6 +204,16 @@ func (a *Agent) send(sig syscall.Signal) error {
 	return a.process.cmd.Process.Signal(sig)
 }
 
+// PID is that of the agent's process, 0 while it does not run.
+func (a *Agent) PID() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.process == nil {
+		return 0
+	}
+	return a.process.cmd.Process.Pid
+}
+
 // Datacenter the agent is in.
 func (a *Agent) Datacenter() string { return a.options.Datacenter }
 
