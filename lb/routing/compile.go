@@ -92,7 +92,9 @@ func compileUnit(u *unit, policy *Policy, local string, distances map[string]int
 	c.findings = append(slices.Clone(u.findings), findings...)
 	c.row = &Service{Name: u.name, Aliases: u.aliases, Sources: u.sources, Instances: len(u.members)}
 	if len(u.apps) > 0 {
-		c.row.App = u.apps[0].app.ID
+		// Rather the one that is called so by its id: it is what keeps others from the name.
+		own := slices.IndexFunc(u.apps, func(a appPort) bool { return a.index == 0 && dashed(a.app.ID) == u.name })
+		c.row.App = u.apps[max(own, 0)].app.ID
 	}
 	for _, m := range u.members {
 		if serves(m.health) {
