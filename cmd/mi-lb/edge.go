@@ -84,7 +84,7 @@ func (e *edge) route(ctx context.Context, driven chan error) error {
 	savings.Go(func() { e.saveSnapshots(ctx, world) })
 	defer savings.Wait()
 
-	held := e.driver.Claims()
+	compiler := routing.NewCompiler(e.driver.Claims())
 	var last *watch.Snapshot
 	var lastPolicy routing.Policy
 	deadline := time.NewTimer(settleFor)
@@ -102,9 +102,8 @@ func (e *edge) route(ctx context.Context, driven chan error) error {
 		snapshot, _ := world.Snapshot()
 		p := policy(e.configuration())
 		if (settled || expired || saved != nil) && (snapshot != last || !reflect.DeepEqual(p, lastPolicy)) {
-			table := routing.Compile(snapshot, p, held)
-			held, last, lastPolicy = table.Claims(), snapshot, p
-			e.driver.Want(haproxy.Wanted{Table: table, Snapshot: snapshot})
+			e.driver.Want(haproxy.Wanted{Table: compiler.Compile(snapshot, p), Snapshot: snapshot})
+			last, lastPolicy = snapshot, p
 		}
 		e.settle(settled, snapshot)
 		select {

@@ -35,7 +35,11 @@ func (c *Compiler) Compile(snapshot *watch.Snapshot, policy Policy) *Table {
 	before, table := c.snapshot, c.table
 	if before == nil || !sameOrigins(before, snapshot) || !maps.Equal(ranks, c.index.distances) || !reflect.DeepEqual(policy, c.index.policy) {
 		before, table = &watch.Snapshot{}, &Table{Routes: []Route{}}
-		next := newIndex(policy, snapshot.Datacenter, ranks)
+		size := 0
+		for _, part := range snapshot.Parts {
+			size += len(part.Services) + len(part.Apps)
+		}
+		next := newIndex(policy, snapshot.Datacenter, ranks, size)
 		if next.held = c.held; c.index != nil {
 			next.held, next.former = c.index, c.index.backends
 		}

@@ -110,14 +110,15 @@ func newTouched() touched {
 	}
 }
 
-func newIndex(policy Policy, local string, distances map[string]int) *index {
+// newIndex makes an index that is about to get so many services and apps.
+func newIndex(policy Policy, local string, distances map[string]int, size int) *index {
 	return &index{
 		policy: policy, local: local, distances: distances,
 		origins: map[watch.Source]*origin{}, apps: map[appKey]*knownApp{}, alike: map[string][]namesake{},
-		tasks: map[netip.AddrPort][]taskAt{}, names: map[string]*knownName{}, at: map[netip.AddrPort][]string{},
-		askers: map[string][]string{}, units: map[string]*knownUnit{},
-		routes: map[routeKey][]*routeClaim{}, ports: map[int][]*portClaim{}, findings: map[watch.Finding]int{},
-		backends: map[string]*Backend{}, leads: map[string]int{}, unsettled: map[string]bool{},
+		tasks: map[netip.AddrPort][]taskAt{}, names: make(map[string]*knownName, size), at: make(map[netip.AddrPort][]string, 2*size),
+		askers: map[string][]string{}, units: make(map[string]*knownUnit, size),
+		routes: make(map[routeKey][]*routeClaim, 3*size), ports: map[int][]*portClaim{}, findings: map[watch.Finding]int{},
+		backends: make(map[string]*Backend, size), leads: make(map[string]int, size), unsettled: map[string]bool{},
 	}
 }
 
