@@ -237,7 +237,9 @@ func (d *differ) program(h *Host, p *desired.Program) {
 	case strings.TrimSpace(d.found.Stamps[stamp]) != ProgramStamp(*p, found):
 		change.Sign, change.Why = Modify, "it is not as it was installed"
 	case p.Mode != 0 && !p.Tree && found.Mode != p.Mode:
-		change.Sign, change.Why = Modify, attributes(found, p.Mode, "")
+		change.Sign, change.What, change.Attributes = Modify, attributes(found, p.Mode, ""), true
+		h.Changes = append(h.Changes, change)
+		return
 	default:
 		return
 	}
@@ -287,7 +289,7 @@ func (d *differ) file(h *Host, w desired.File, kind Kind) {
 	found, exists := d.found.Files[w.Path]
 	change := Change{Kind: kind, Name: w.Path, File: &w}
 	sum := sha256.Sum256([]byte(w.Bytes()))
-	then := "then." + pathID(w.Path)
+	then := ThenStamp(w)
 	thenDone := w.Then == "" || w.Once || strings.TrimSpace(d.found.Stamps[then]) == hex.EncodeToString(sum[:])
 	switch {
 	case exists && found.Directory:
@@ -316,6 +318,7 @@ func (d *differ) file(h *Host, w desired.File, kind Kind) {
 			change.What = what
 		}
 		if same { // nobody reads modes again
+			change.Attributes = change.Kind != Then
 			h.Changes = append(h.Changes, change)
 			if !thenDone {
 				h.Stamps[then] = hex.EncodeToString(sum[:])
@@ -330,6 +333,9 @@ func (d *differ) file(h *Host, w desired.File, kind Kind) {
 	h.Changes = append(h.Changes, change)
 	d.touch(string(kind)+" "+w.Path, w.Restarts, w.Reloads)
 }
+
+// ThenStamp is the stamp of the command that runs after a change of a file.
+func ThenStamp(f desired.File) string { return "then." + pathID(f.Path) }
 
 func (d *differ) isUsed(directory string) bool {
 	f, ok := d.found.Files[directory]

@@ -56,6 +56,8 @@ type Change struct {
 	// Diff is the difference of contents, without secrets.
 	Diff string `json:"diff,omitempty"`
 
+	// Attributes says that the content stays: only mode or owner change.
+	Attributes bool `json:"-"`
 	// What apply works with; one of them is set where the kind has more than a name.
 	Package *desired.Package   `json:"-"`
 	User    *desired.User      `json:"-"`
