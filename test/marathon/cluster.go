@@ -73,6 +73,15 @@ func Start(options Options) (*Cluster, error) {
 		}
 	}
 	c.observer.start(options.Observer)
+	if options.Restore != nil {
+		c.mu.Lock()
+		err := c.restore(*options.Restore)
+		c.mu.Unlock()
+		if err != nil {
+			c.Close()
+			return nil, fmt.Errorf("start Marathon emulator: %w", err)
+		}
+	}
 	for i, address := range options.Listen {
 		m := &member{cluster: c, index: i, listen: address}
 		c.members = append(c.members, m)
@@ -114,6 +123,8 @@ func (c *Cluster) Close() {
 			t.killing = true
 			if t.proc != nil {
 				t.proc.Kill()
+			} else if c.options.Runner != nil {
+				t.cancel() // it runs on
 			} else if t.fake || c.options.Fake {
 				c.setState(t, stateKilled, "")
 			}

@@ -12,6 +12,9 @@
 // apps and tasks with addresses of their own ([Cluster.PutApp],
 // [Cluster.SetTasks]), thousands of them if need be.
 //
+// With [Options.Runner] tasks run where the caller runs them, on agents that come
+// and go; what the cluster knows can be stored and restored.
+//
 // It never speaks to Mesos, never pulls an image (a container's cmd runs on the
 // host's file system), never limits cpu or memory, and forwards no UDP.
 package marathon

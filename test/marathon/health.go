@@ -152,6 +152,9 @@ func (c *Cluster) recordHealth(t *task, index int, check HealthCheck, err error)
 // probe makes one check.
 func (c *Cluster) probe(ctx context.Context, t *task, check HealthCheck) error {
 	if check.Protocol == "COMMAND" {
+		if t.proc == nil {
+			return nil // the agent's business
+		}
 		if err := t.proc.Run(ctx, []string{"/bin/sh", "-c", check.Command.Value}); err != nil {
 			return fmt.Errorf("Command health check failed: %w", err)
 		}
@@ -192,7 +195,7 @@ func (c *Cluster) probe(ctx context.Context, t *task, check HealthCheck) error {
 // checkAddress is where a check goes: Marathon's own checks to where the world
 // reaches the task, Mesos's to the task's own loopback.
 func (t *task) checkAddress(check HealthCheck) (address netip.AddrPort, inside bool, err error) {
-	inside = !check.byMarathon()
+	inside = !check.byMarathon() && t.proc != nil
 	host := t.agent.Address
 	if inside {
 		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})

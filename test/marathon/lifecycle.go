@@ -37,6 +37,10 @@ func (c *Cluster) launch(a *app) error {
 	c.byID[t.id] = t
 	c.touch(a.id)
 	c.publishStatus(t, "")
+	if c.options.Runner != nil {
+		c.launchRemote(t)
+		return nil
+	}
 	if c.options.Fake {
 		c.afterFakeDelay(func() { c.runFake(t) })
 		return nil
@@ -243,6 +247,8 @@ func (c *Cluster) kill(t *task) {
 		t.proc.Terminate()
 		timer := time.AfterFunc(grace, t.proc.Kill)
 		context.AfterFunc(t.ctx, func() { timer.Stop() })
+	case c.options.Runner != nil:
+		c.killRemote(t)
 	case t.fake || c.options.Fake:
 		c.afterFakeDelay(func() { c.setState(t, stateKilled, "") })
 	}

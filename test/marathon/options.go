@@ -25,6 +25,11 @@ type Options struct {
 	Fake bool
 	// FakeDelay is how long fake tasks take to start and to stop.
 	FakeDelay time.Duration
+	// Runner, where set, runs the tasks on agents that are somewhere else; Close
+	// leaves them running. It implies Fake.
+	Runner Runner
+	// Restore is what an earlier cluster with a runner had.
+	Restore *State
 	// Observer hears of tasks.
 	Observer Observer
 	// HeartbeatInterval of event streams. Default 10 s.
@@ -129,6 +134,7 @@ func (o Options) withDefaults() (Options, error) {
 	fallback(&o.DefaultNetwork, "dcos")
 	fallback(&o.ElectionHold, 2500*time.Millisecond)
 	fallback(&o.ElectionGap, 200*time.Millisecond)
+	o.Fake = o.Fake || o.Runner != nil
 	if len(o.Listen) == 0 {
 		o.Listen = []string{"127.0.0.1:0"}
 	}

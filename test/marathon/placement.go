@@ -121,7 +121,7 @@ func (c *Cluster) takeHostPort(t *task, placed *placedPort, wanted int) error {
 
 func (c *Cluster) tryHostPort(t *task, placed *placedPort, number int, fixed bool) bool {
 	key := hostPort{t.agent.Address, number}
-	if t.def.mode() == modeHost {
+	if t.def.mode() == modeHost && c.options.Runner == nil {
 		key.address = netip.IPv4Unspecified() // the process will bind where it likes
 	}
 	if c.hostPorts[key] {
