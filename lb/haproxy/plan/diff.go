@@ -81,15 +81,19 @@ func (r *Running) After(p Plan) *Running {
 			b.source, b.gone = m.source, m.source == nil
 		}
 	}
+	after := e.done()
 	if !p.unsettled {
-		e.r.routes, e.r.portRows = p.routes, p.ports
+		after.routes, after.portRows, after.unsettled = p.routes, p.ports, nil
 	}
-	return e.done()
+	return after
 }
 
 // Diff is what it takes to make HAProxy run the table.
 func Diff(running *Running, wanted *routing.Table, caps runtime.Capabilities) Plan {
-	d := &differ{running: running, caps: caps, claimed: map[string]string{}, plan: Plan{routes: wanted.Routes, ports: wanted.Ports}}
+	d := &differ{
+		running: running, wanted: wanted, caps: caps, claimed: map[string]string{}, taken: map[string]bool{},
+		plan: Plan{routes: wanted.Routes, ports: wanted.Ports},
+	}
 	d.backends(wanted.Backends)
 	d.ports(wanted.Ports)
 	d.rows(wanted)
@@ -100,13 +104,15 @@ func Diff(running *Running, wanted *routing.Table, caps runtime.Capabilities) Pl
 // differ collects a plan. Its operations are in the order they must be done.
 type differ struct {
 	running *Running
+	wanted  *routing.Table
 	caps    runtime.Capabilities
 	plan    Plan
 	// enter: servers come and change; lead: rows lead to backends; forget: rows go;
 	// leave: servers get no new traffic.
 	enter, lead, forget, leave []Op
-	// claimed are spares that this plan uses, by id.
+	// claimed are spares that this plan uses, by id; taken are their names.
 	claimed map[string]string
+	taken   map[string]bool
 }
 
 func (d *differ) reload(word, detail string) {
@@ -155,15 +161,51 @@ func (d *differ) leaves(b *Backend, s Server) {
 }
 
 func (d *differ) newBackend(b *routing.Backend) {
-	e := d.running.encoding
-	if len(d.claimed) < len(d.running.spares) && e.FitsSpare != nil && e.FitsSpare(b) && d.caps.AddServer {
-		name := d.running.spares[len(d.claimed)]
-		d.claimed[b.ID] = name
-		d.enter = append(d.enter, ClaimSpare{ID: b.ID, Backend: name, options: b})
-		d.backend(&Backend{ID: b.ID, Name: name, options: b}, b)
+	spare, servers, found := d.spare(b)
+	if !found {
+		d.reload(NewBackend, b.ID)
 		return
 	}
-	d.reload(NewBackend, b.ID)
+	rows, err := d.running.encoding.claim(spare.Name, b)
+	if err != nil {
+		d.refuse(fmt.Errorf("backend %q of service %q: %w", b.ID, b.Service, err))
+		d.reload(NewBackend, b.ID)
+		return
+	}
+	d.claimed[b.ID], d.taken[spare.Name] = spare.Name, true
+	d.enter = append(d.enter, ClaimSpare{ID: b.ID, Backend: spare.Name, From: spare.ID, shape: spare.Shape, options: b})
+	for _, row := range rows {
+		switch value, have := d.running.rows.get(rowKey{row.Map, row.Key}); {
+		case !have:
+			d.enter = append(d.enter, AddMap(row))
+		case value != row.Value:
+			d.enter = append(d.enter, SetMap(row))
+		}
+	}
+	d.backend(&Backend{ID: b.ID, Name: spare.Name, options: b, Servers: servers}, b)
+}
+
+// spare is one that can become the backend: one that is free, else one whose backend
+// nobody wants any more and no traffic reaches; that has servers in maintenance.
+func (d *differ) spare(b *routing.Backend) (spare Spare, servers []Server, found bool) {
+	shape := d.running.encoding.shape(b)
+	if shape == "" || !d.caps.AddServer {
+		return Spare{}, nil, false
+	}
+	for _, s := range d.running.spares {
+		if s.Shape == shape && !d.taken[s.Name] {
+			return s, nil, true
+		}
+	}
+	for _, was := range d.running.backends {
+		if was.spare != shape || d.taken[was.Name] || backendOf(d.wanted, was.ID) != nil {
+			continue
+		}
+		if !slices.ContainsFunc(was.Servers, func(s Server) bool { return s.State != routing.Maint }) {
+			return Spare{Name: was.Name, Shape: shape, ID: was.ID}, was.Servers, true
+		}
+	}
+	return Spare{}, nil, false
 }
 
 func (d *differ) backend(have *Backend, want *routing.Backend) {

@@ -20,6 +20,8 @@ const (
 	RowMissing    = "row-missing"
 	RowUnknown    = "row-unknown"
 	RowValue      = "row-value"
+	// SpareUsed: a spare has servers that nobody knows of.
+	SpareUsed = "spare-used"
 )
 
 // Drifted is how what runs differs from the model of it.
@@ -60,6 +62,15 @@ func Drift(running *Running, servers []runtime.Server, rowsOf map[string][]runti
 	for _, b := range running.backends {
 		d.backend(b, seen[b.Name])
 	}
+	free := running.spares
+	for _, spare := range running.spares {
+		if len(seen[spare.Name]) > 0 {
+			// It belongs to whoever made it so, until HAProxy is reloaded.
+			free = slices.DeleteFunc(slices.Clone(free), func(s Spare) bool { return s.Name == spare.Name })
+			d.found(SpareUsed, nil)
+		}
+	}
+	d.edit.r.spares = free
 	for _, file := range slices.Sorted(maps.Keys(rowsOf)) {
 		d.rows(file, rowsOf[file])
 	}

@@ -27,10 +27,45 @@ type Encoding struct {
 	Static func(b *routing.Backend) bool
 	// Extra are rows that the files have whatever the table says.
 	Extra []Row
-	// Spares are the names of backends rendered ahead, without servers, and FitsSpare
-	// says which backends they can be.
-	Spares    []string
-	FitsSpare func(b *routing.Backend) bool
+	// Spares are the backends that files rendered from the table have ahead; nil for
+	// none.
+	Spares func(t *routing.Table) []Spare
+	// Shape is what the backend has in common with those that one spare can become: all
+	// but its name and servers. "" for a backend that no spare can.
+	Shape func(b *routing.Backend) string
+	// Claim are the rows that the spare of that name needs to become the backend,
+	// besides its servers.
+	Claim func(spare string, b *routing.Backend) ([]Row, error)
+}
+
+// Spare is a backend that was rendered ahead, without servers, for one to come.
+type Spare struct {
+	Name string `json:"name"`
+	// Shape as in [Encoding].
+	Shape string `json:"shape"`
+	// ID is the routing backend that it has become; "" while it is free.
+	ID string `json:"id,omitempty"`
+}
+
+func (e *Encoding) spares(t *routing.Table) []Spare {
+	if e.Spares == nil {
+		return nil
+	}
+	return e.Spares(t)
+}
+
+func (e *Encoding) shape(b *routing.Backend) string {
+	if e.Shape == nil {
+		return ""
+	}
+	return e.Shape(b)
+}
+
+func (e *Encoding) claim(spare string, b *routing.Backend) ([]Row, error) {
+	if e.Claim == nil {
+		return nil, nil
+	}
+	return e.Claim(spare, b)
 }
 
 // Static is true of a balance that takes no servers at run time, given that hashes

@@ -83,8 +83,12 @@ type DelMap struct{ Map, Key string }
 // ClaimSpare makes a backend that was rendered ahead the one with the id. It needs no
 // command.
 type ClaimSpare struct {
-	ID      string
+	ID string
+	// Backend is HAProxy's name of it.
 	Backend string
+	// From is the backend that it was, and that nobody wants any more; "" if it was none.
+	From    string
+	shape   string
 	options *routing.Backend
 }
 
@@ -110,7 +114,13 @@ func (o DelServer) String() string        { return fmt.Sprintf("del server %s", 
 func (o AddMap) String() string           { return fmt.Sprintf("add map %s %s %s", o.Map, o.Key, o.Value) }
 func (o SetMap) String() string           { return fmt.Sprintf("set map %s %s %s", o.Map, o.Key, o.Value) }
 func (o DelMap) String() string           { return fmt.Sprintf("del map %s %s", o.Map, o.Key) }
-func (o ClaimSpare) String() string       { return fmt.Sprintf("claim spare %s for %s", o.Backend, o.ID) }
+func (o ClaimSpare) String() string {
+	text := fmt.Sprintf("claim spare %s for %s", o.Backend, o.ID)
+	if o.From != "" {
+		text += ", once " + o.From
+	}
+	return text
+}
 
 func one(cmd string, err error) ([]string, error) {
 	if err != nil {

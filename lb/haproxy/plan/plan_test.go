@@ -35,6 +35,7 @@ func TestPlans(t *testing.T) {
 				t.Fatal(err)
 			}
 			encoding, caps := testEncoding(), able
+			var ahead []string
 			var running *Running
 			var table *routing.Table
 			var plan Plan
@@ -49,9 +50,10 @@ func TestPlans(t *testing.T) {
 						case "deletes":
 							caps.DelServer = true
 						default:
-							encoding.Spares = append(encoding.Spares, word)
+							ahead = append(ahead, word)
 						}
 					}
+					encoding.Spares = spares(ahead...)
 					continue
 				case "table":
 					table = parseTable(t, string(f.Data))

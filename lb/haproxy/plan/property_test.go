@@ -42,6 +42,9 @@ func (h *history) step() *routing.Table {
 		switch b := h.backends[id]; {
 		case b == nil || h.IntN(60) == 0:
 			h.backends[id] = &routing.Backend{ID: id, Service: id, Protocol: routing.HTTP, Balance: []string{"roundrobin", "roundrobin", "roundrobin", "leastconn", "leastconn", "static-rr"}[h.IntN(6)], Sticky: h.IntN(9) == 0}
+			if h.IntN(2) == 0 {
+				h.backends[id].Check.Path = fmt.Sprintf("/health-%d", h.IntN(3))
+			}
 		case h.IntN(12) == 0:
 			delete(h.backends, id)
 		default:
@@ -109,11 +112,27 @@ func traffic(r *Running) []string {
 		names[b.Name] = b.ID
 	}
 	for _, file := range r.Maps() {
+		if file == "/checks.map" {
+			continue // that of spares only: see checked
+		}
 		for _, row := range r.Rows(file) {
 			lines = append(lines, fmt.Sprintf("%s %s %s", row.Map, row.Key, names[row.Value]))
 		}
 	}
 	return lines
+}
+
+// checked fails if a spare is not checked as the backend that it has become.
+func checked(t *testing.T, name string, r *Running) {
+	t.Helper()
+	for _, b := range r.Backends() {
+		if b.spare == "" || b.options.Check.Path == "" {
+			continue
+		}
+		if path, _ := r.rows.get(rowKey{"/checks.map", b.Name}); path != b.options.Check.Path {
+			t.Fatalf("%s: backend %s on %s is checked at %q, not %q", name, b.ID, b.Name, path, b.options.Check.Path)
+		}
+	}
 }
 
 func TestAnyHistoryOfRuntimeChangesEndsWhereAReloadDoes(t *testing.T) {
@@ -122,7 +141,7 @@ func TestAnyHistoryOfRuntimeChangesEndsWhereAReloadDoes(t *testing.T) {
 		h := newHistory(seed)
 		encoding := testEncoding()
 		if seed%2 == 1 {
-			encoding.Spares = []string{"spare-1", "spare-2"}
+			encoding.Spares = spares("spare-1", "spare-2", "check-1", "check-2", "tcp-1")
 		}
 		caps := runtime.Capabilities{AddServer: seed%7 != 0, DelServer: seed%3 == 0}
 		table := h.step()
@@ -168,6 +187,7 @@ func TestAnyHistoryOfRuntimeChangesEndsWhereAReloadDoes(t *testing.T) {
 				reloads++
 				running, leaving = fresh, nil
 			} else if len(plan.Reload) == 0 {
+				checked(t, name, running)
 				cut := running.Apply(running.Cut(table, leaving))
 				cut = cut.Apply(cut.Collect(table, caps))
 				if diff := cmp.Diff(traffic(fresh), traffic(cut)); diff != "" {

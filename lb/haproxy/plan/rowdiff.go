@@ -42,7 +42,8 @@ func (d *differ) refuse(err error) {
 	d.plan.unsettled = true
 }
 
-// rows compares the rows that changed routes and ports have had and should have.
+// rows compares the rows that changed routes and ports have had and should have, and
+// those that a plan has changed that was not done as a whole.
 func (d *differ) rows(wanted *routing.Table) {
 	e := d.running.encoding
 	want := map[rowKey]string{}
@@ -62,6 +63,15 @@ func (d *differ) rows(wanted *routing.Table) {
 	lost, found := changes(d.running.routes, wanted.Routes, func(a, b routing.Route) bool {
 		return a.Backend == b.Backend && a.Path == b.Path && a.Host == b.Host && a.Kind == b.Kind && a.PathPrefix == b.PathPrefix
 	})
+	if len(d.running.unsettled) > 0 {
+		found = wanted.Routes
+		spares := d.spareRows()
+		for k := range d.running.unsettled {
+			if !spares[k] {
+				take(Row{Map: k.Map, Key: k.Key}, "", false)
+			}
+		}
+	}
 	for add, routes := range map[bool][]routing.Route{false: lost, true: found} {
 		for _, r := range routes {
 			row, err := e.Route(r)
@@ -77,6 +87,9 @@ func (d *differ) rows(wanted *routing.Table) {
 	lostPorts, foundPorts := changes(d.running.portRows, wanted.Ports, func(a, b routing.Port) bool {
 		return a.Number == b.Number && a.Backend == b.Backend && a.Protocol == b.Protocol
 	})
+	if len(d.running.unsettled) > 0 {
+		foundPorts = wanted.Ports
+	}
 	for add, ports := range map[bool][]routing.Port{false: lostPorts, true: foundPorts} {
 		for _, p := range ports {
 			if row, err := e.Port(p); err == nil && row.Map != "" {
@@ -88,6 +101,22 @@ func (d *differ) rows(wanted *routing.Table) {
 	for _, k := range keys {
 		d.row(k, want)
 	}
+}
+
+// spareRows are those that spares need to be what they have become.
+func (d *differ) spareRows() map[rowKey]bool {
+	keys := map[rowKey]bool{}
+	for _, b := range d.running.backends {
+		if b.spare == "" {
+			continue
+		}
+		if rows, err := d.running.encoding.claim(b.Name, b.options); err == nil {
+			for _, row := range rows {
+				keys[rowKey{row.Map, row.Key}] = true
+			}
+		}
+	}
+	return keys
 }
 
 func (d *differ) row(k rowKey, want map[rowKey]string) {

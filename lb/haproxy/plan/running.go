@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -36,6 +37,9 @@ type Backend struct {
 	source *routing.Backend
 	// gone: it is not wanted any more, and its servers are drained or in maintenance.
 	gone bool
+	// spare is the shape of the spare that it was made of; "" if it has a section of
+	// its own.
+	spare string
 }
 
 // Running is a model of what HAProxy runs. It is immutable; a copy with a change
@@ -48,21 +52,53 @@ type Running struct {
 	// routes and portRows are what the rows were last made equal to.
 	routes   []routing.Route
 	portRows []routing.Port
+	// unsettled are rows that have changed since.
+	unsettled map[rowKey]bool
 	// ports have frontends of their own, sorted by number.
 	ports []routing.Port
 	// spares are not used yet.
-	spares []string
+	spares []Spare
 }
 
 // New is the model of a HAProxy that has just read files rendered from the table.
 // The configuration has no word for drain: such a server is ready with weight 0.
 func New(table *routing.Table, encoding *Encoding) (*Running, error) {
-	r := &Running{encoding: encoding, routes: table.Routes, portRows: table.Ports, spares: encoding.Spares}
+	return Adopt(table, encoding, encoding.spares(table))
+}
+
+// Adopt is the model of a HAProxy that runs the table, some of it on spares.
+func Adopt(table *routing.Table, encoding *Encoding, spares []Spare) (*Running, error) {
+	r := &Running{encoding: encoding, routes: table.Routes, portRows: table.Ports}
+	claimed := map[string]Spare{}
+	for _, s := range spares {
+		if s.ID == "" {
+			r.spares = append(r.spares, s)
+		} else {
+			claimed[s.ID] = s
+		}
+	}
+	base := map[rowKey]string{}
+	name := func(id string) string {
+		if s, ok := claimed[id]; ok {
+			return s.Name
+		}
+		return backendName(id)
+	}
 	for _, b := range table.Backends {
-		r.backends = append(r.backends, rendered(b))
+		m := rendered(b)
+		if s, ok := claimed[b.ID]; ok {
+			m.Name, m.spare, m.source = s.Name, s.Shape, nil
+			rows, err := encoding.claim(s.Name, b)
+			if err != nil {
+				return nil, fmt.Errorf("backend %q of service %q on %s: %w", b.ID, b.Service, s.Name, err)
+			}
+			for _, row := range rows {
+				base[rowKey{row.Map, row.Key}] = row.Value
+			}
+		}
+		r.backends = append(r.backends, m)
 	}
 	slices.SortFunc(r.backends, func(a, b *Backend) int { return cmp.Compare(a.ID, b.ID) })
-	base := map[rowKey]string{}
 	for _, row := range encoding.Extra {
 		base[rowKey{row.Map, row.Key}] = row.Value
 	}
@@ -72,7 +108,7 @@ func New(table *routing.Table, encoding *Encoding) (*Running, error) {
 			return nil, fmt.Errorf("route %s%s of service %q: %w", route.Host, route.Path, route.Service, err)
 		}
 		if row.Map != "" {
-			base[rowKey{row.Map, row.Key}] = backendName(route.Backend)
+			base[rowKey{row.Map, row.Key}] = name(route.Backend)
 		}
 	}
 	for _, port := range table.Ports {
@@ -83,7 +119,7 @@ func New(table *routing.Table, encoding *Encoding) (*Running, error) {
 		if row.Map == "" {
 			r.ports = append(r.ports, port)
 		} else {
-			base[rowKey{row.Map, row.Key}] = backendName(port.Backend)
+			base[rowKey{row.Map, row.Key}] = name(port.Backend)
 		}
 	}
 	slices.SortFunc(r.ports, func(a, b routing.Port) int { return cmp.Compare(a.Number, b.Number) })
@@ -106,6 +142,17 @@ func rendered(b *routing.Backend) *Backend {
 
 func modelled(s routing.Server) Server {
 	return Server{Name: serverName(s), Address: s.Address, Weight: s.Weight, State: s.State, Backup: s.Backup, MaxConn: s.MaxConn}
+}
+
+// Spares that HAProxy has, free or not, for [Adopt].
+func (r *Running) Spares() []Spare {
+	all := slices.Clone(r.spares)
+	for _, b := range r.backends {
+		if b.spare != "" {
+			all = append(all, Spare{Name: b.Name, Shape: b.spare, ID: b.ID})
+		}
+	}
+	return all
 }
 
 // Backends of the model, sorted by ID. They must not be changed.
@@ -137,13 +184,13 @@ func (b *Backend) find(name string) (int, bool) {
 
 // Maps are the paths of the maps that have rows, sorted.
 func (r *Running) Maps() []string {
-	var maps []string
+	var files []string
 	for key := range r.rows.all() {
-		if i, found := slices.BinarySearch(maps, key.Map); !found {
-			maps = slices.Insert(maps, i, key.Map)
+		if i, found := slices.BinarySearch(files, key.Map); !found {
+			files = slices.Insert(files, i, key.Map)
 		}
 	}
-	return maps
+	return files
 }
 
 // Rows of the map, sorted by key.
@@ -196,6 +243,14 @@ func newEdit(r *Running) *edit {
 
 func (e *edit) done() *Running {
 	e.r.rows = e.r.rows.with(e.rows)
+	if len(e.rows) > 0 {
+		unsettled := make(map[rowKey]bool, len(e.r.unsettled)+len(e.rows))
+		maps.Copy(unsettled, e.r.unsettled)
+		for key := range e.rows {
+			unsettled[key] = true
+		}
+		e.r.unsettled = unsettled
+	}
 	return e.r
 }
 
@@ -253,9 +308,15 @@ func (o SetMap) apply(e *edit)           { e.rows[rowKey{o.Map, o.Key}] = &o.Val
 func (o DelMap) apply(e *edit)           { e.rows[rowKey(o)] = nil }
 
 func (o ClaimSpare) apply(e *edit) {
-	e.r.spares = slices.DeleteFunc(slices.Clone(e.r.spares), func(name string) bool { return name == o.Backend })
+	b := &Backend{ID: o.ID, Name: o.Backend, options: o.options, spare: o.shape}
+	if o.From == "" {
+		e.r.spares = slices.DeleteFunc(slices.Clone(e.r.spares), func(s Spare) bool { return s.Name == o.Backend })
+	} else if i, found := e.r.find(o.From); found {
+		b.Servers = slices.Clone(e.r.backends[i].Servers)
+		e.r.backends = slices.Delete(e.r.backends, i, i+1)
+		delete(e.touched, o.From)
+	}
 	if i, found := e.r.find(o.ID); !found {
-		b := &Backend{ID: o.ID, Name: o.Backend, options: o.options}
 		e.r.backends = slices.Insert(e.r.backends, i, b)
 		e.touched[o.ID] = b
 	}

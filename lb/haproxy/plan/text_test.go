@@ -54,9 +54,40 @@ func testEncoding() *Encoding {
 			}
 			return Row{Map: "/ports.map", Key: strconv.Itoa(p.Number)}, nil
 		},
-		FitsSpare: func(b *routing.Backend) bool {
-			return b.Protocol == routing.HTTP && b.Balance == "roundrobin" && !b.Sticky
+		Shape: func(b *routing.Backend) string {
+			if b.Balance != "roundrobin" || b.Sticky {
+				return ""
+			}
+			if b.Check.Path != "" {
+				return string(b.Protocol) + " check"
+			}
+			return string(b.Protocol)
 		},
+		Claim: func(spare string, b *routing.Backend) ([]Row, error) {
+			if b.Check.Path == "" {
+				return nil, nil
+			}
+			return []Row{{"/checks.map", spare, b.Check.Path}}, nil
+		},
+	}
+}
+
+// spares have these names, whatever the table: spare-… for HTTP, check-… with a
+// check by HTTP, tcp-… for TCP.
+func spares(names ...string) func(*routing.Table) []Spare {
+	return func(*routing.Table) []Spare {
+		var all []Spare
+		for _, name := range names {
+			shape, _, _ := strings.Cut(name, "-")
+			switch shape {
+			case "spare":
+				shape = "http"
+			case "check":
+				shape = "http check"
+			}
+			all = append(all, Spare{Name: name, Shape: shape})
+		}
+		return all
 	}
 }
 
