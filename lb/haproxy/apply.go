@@ -3,14 +3,20 @@ package haproxy
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/plan"
 	"github.com/mi-lb/mi-lb/lb/haproxy/runtime"
 )
 
-// execTimeout bounds one batch of commands.
-const execTimeout = 10 * time.Second
+const (
+	// execTimeout bounds one batch of commands.
+	execTimeout = 10 * time.Second
+	// shareOfDrift is how many times as long as reading back took is waited before it
+	// is done again.
+	shareOfDrift = 100
+)
 
 // execute carries out operations. It returns those that succeeded, and whether all
 // did; what failed leads to a reload, or to reading back what became of it.
@@ -107,6 +113,7 @@ type driftResult struct {
 	servers []runtime.Server
 	rows    map[string][]runtime.MapEntry
 	err     error
+	took    time.Duration
 }
 
 // lookForDrift reads back in the background.
@@ -118,8 +125,12 @@ func (l *loop) lookForDrift() {
 	go func() {
 		ctx, cancel := context.WithTimeout(l.ctx, execTimeout)
 		defer cancel()
+		begin := time.Now()
+		defer func() {
+			result.took = time.Since(begin)
+			done <- result
+		}()
 		result.servers, result.rows, result.err = readBack(ctx, client, result.of.Maps())
-		done <- result
 	}()
 }
 
@@ -139,9 +150,25 @@ func readBack(ctx context.Context, client *runtime.Client, maps []string) ([]run
 	return servers, rows, nil
 }
 
+// mostLeftovers are how many servers may wait for a reload that is for something else
+// to go; more may if they are less than a quarter of all. One takes about 5 kB.
+const mostLeftovers = 1000
+
+// tidy has HAProxy reloaded, without haste, if too much that nobody wants has gathered.
+func (l *loop) tidy() {
+	if l.want.Table == nil {
+		return
+	}
+	left := l.running.Leftovers(l.want.Table)
+	if left <= mostLeftovers || left <= l.running.ServerCount()/4 {
+		return
+	}
+	l.demandReason(plan.Reason{Word: "leftover-servers", Detail: strconv.Itoa(left), Deferred: true})
+}
+
 // repair mends what differs from the model.
 func (l *loop) repair(result driftResult) {
-	l.driftAt = time.Now().Add(l.o.DriftEvery)
+	l.driftAt = time.Now().Add(max(l.o.DriftEvery, shareOfDrift*result.took))
 	if result.err != nil {
 		if l.ctx.Err() == nil && l.up {
 			l.complain("drift", result.err)
@@ -153,6 +180,7 @@ func (l *loop) repair(result driftResult) {
 		l.driftAt = time.Now().Add(min(l.o.DriftEvery, time.Second))
 		return
 	}
+	l.tidy()
 	d := plan.Drift(l.running, result.servers, result.rows, l.caps)
 	if d.Total() == 0 {
 		return

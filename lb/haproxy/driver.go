@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mi-lb/mi-lb/lb/haproxy/plan"
 	"github.com/mi-lb/mi-lb/lb/haproxy/process"
 	"github.com/mi-lb/mi-lb/lb/haproxy/render"
 	"github.com/mi-lb/mi-lb/lb/routing"
@@ -32,6 +33,9 @@ type Options struct {
 	Drain time.Duration
 	// ReloadEvery is the least time between two reloads.
 	ReloadEvery time.Duration
+	// Patience is how long a reload that nothing is wrong without may wait for others; 0
+	// for 30 s.
+	Patience time.Duration
 	// MostOldWorkers postpones reloads while so many workers still finish sessions;
 	// 0 for 8. Each is a full copy of HAProxy's memory.
 	MostOldWorkers int
@@ -50,6 +54,8 @@ type Wanted struct {
 	// Snapshot is what the table was compiled from: the operator's own templates can
 	// ask for more than a table has.
 	Snapshot *watch.Snapshot
+	// blocked are ports of the range that another program has; sorted.
+	blocked []int
 }
 
 // Driver makes one HAProxy do what is wanted. Its methods may be called from any
@@ -70,6 +76,21 @@ type Driver struct {
 	table  *routing.Table
 	status Status
 	events []Event
+	// left is what the number of leftovers is asked of.
+	left leftover
+}
+
+// leftover counts what waits for a reload to go, when somebody asks.
+type leftover struct {
+	running *plan.Running
+	wanted  *routing.Table
+}
+
+func (l leftover) count() int {
+	if l.running == nil || l.wanted == nil {
+		return 0
+	}
+	return l.running.Leftovers(l.wanted)
 }
 
 // mostEvents is how many events are remembered.
@@ -86,6 +107,9 @@ func New(o Options) (*Driver, error) {
 	}
 	if o.Settle <= 0 {
 		o.Settle = 250 * time.Millisecond
+	}
+	if o.Patience <= 0 {
+		o.Patience = 30 * time.Second
 	}
 	if o.MostOldWorkers <= 0 {
 		o.MostOldWorkers = 8
@@ -149,8 +173,10 @@ func (d *Driver) Table() *routing.Table {
 // Status of HAProxy.
 func (d *Driver) Status() Status {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.status
+	status, left := d.status, d.left
+	d.mu.Unlock()
+	status.Leftovers = left.count()
+	return status
 }
 
 // Events, newest first.

@@ -51,7 +51,11 @@ func (l *loop) adopted(state process.State) {
 		l.demand("adopted-unknown", "what it was told before is not known")
 		return
 	}
-	l.files, l.rendered, l.generation = files, Wanted{Table: l.saved.Table}, l.saved.Generation
+	l.files, l.rendered, l.generation = files, l.saved.wanted(), l.saved.Generation
+	for _, number := range l.saved.Blocked {
+		l.blocked[number] = blockedPort{err: errors.New("another program has it")}
+		l.later()
+	}
 	// Other templates, settings or another mi-lb would write the same down otherwise.
 	l.external, l.dirty = l.model, true
 	if l.model {
@@ -61,7 +65,7 @@ func (l *loop) adopted(state process.State) {
 
 // takeOver makes a model of what the files said and what can be read back.
 func (l *loop) takeOver() {
-	running, err := plan.New(l.saved.Table, l.encoding)
+	running, err := plan.Adopt(l.saved.Table, l.encoding, l.saved.Spares)
 	if err != nil {
 		l.demand("adopted-unknown", err.Error())
 		return
@@ -182,6 +186,14 @@ func (l *loop) finish(r jobResult) {
 	if l.ctx.Err() != nil {
 		return
 	}
+	if errors.Is(err, errBusy) {
+		// The same again without them.
+		_ = r.prepared.staged.Discard()
+		l.external = l.external || r.external
+		l.soil()
+		l.changed()
+		return
+	}
 	l.complain(kindOf(r), err)
 	if r.prepared.staged != nil {
 		_ = r.prepared.staged.Discard()
@@ -212,7 +224,7 @@ func (l *loop) startFormer() {
 		return
 	}
 	l.log.Warn("HAProxy runs the files that were accepted last", "generation", l.saved.Generation)
-	l.files, l.rendered, l.generation = files, Wanted{Table: l.saved.Table}, l.saved.Generation
+	l.files, l.rendered, l.generation = files, l.saved.wanted(), l.saved.Generation
 	l.restarted(process.Event{Cause: process.Started, State: state})
 	l.external = true
 }
@@ -239,7 +251,7 @@ func (l *loop) quarantined(r jobResult) {
 }
 
 // commit puts prepared files in force and remembers what they say.
-func (l *loop) commit(p prepared) error {
+func (l *loop) commit(p prepared, spares []plan.Spare) error {
 	if err := p.staged.Commit(); err != nil {
 		return err
 	}
@@ -249,13 +261,24 @@ func (l *loop) commit(p prepared) error {
 		pause = max(l.o.Settle, shareOfFiles*p.took)
 	}
 	l.filesAt = time.Now().Add(pause)
-	return l.remember(false)
+	return l.remember(false, spares)
+}
+
+// spares that the running HAProxy has.
+func (l *loop) spares() []plan.Spare {
+	if l.running == nil {
+		return nil
+	}
+	return l.running.Spares()
 }
 
 // remember saves what the next driver needs. Reloading says that the files in force
 // are not known to have been read.
-func (l *loop) remember(reloading bool) error {
-	s := saved{Generation: l.generation, Reloading: reloading, Table: l.rendered.Table, Claims: l.rendered.Table.Claims()}
+func (l *loop) remember(reloading bool, spares []plan.Spare) error {
+	s := saved{
+		Generation: l.generation, Reloading: reloading, Table: l.rendered.Table, Claims: l.rendered.Table.Claims(),
+		Spares: spares, Blocked: l.rendered.blocked,
+	}
 	return s.save(l.o.StateFile)
 }
 
@@ -266,21 +289,28 @@ func (l *loop) follow(r jobResult) error {
 		if r.differs != "" {
 			l.demand("templates-changed", r.differs)
 		}
-		return l.commit(r.prepared)
+		return l.commit(r.prepared, l.spares())
 	}
 	return l.followText(r)
 }
 
 // activate puts files in force and makes HAProxy read them.
 func (l *loop) activate(r jobResult) error {
+	if l.up && !l.lost {
+		if err := l.free(r.prepared.files); err != nil {
+			return err
+		}
+	}
 	former, formerWant, formerGeneration := l.files, l.rendered, l.generation
 	l.generation = r.generation
 	l.rendered = r.prepared.want
-	if err := l.remember(true); err != nil {
+	// Once it has read the files, none of its spares is anything yet.
+	spares := l.encoding.Spares(l.rendered.Table)
+	if err := l.remember(true, spares); err != nil {
 		l.generation, l.rendered = formerGeneration, formerWant
 		return err
 	}
-	if err := l.commit(r.prepared); err != nil {
+	if err := l.commit(r.prepared, spares); err != nil {
 		l.generation, l.rendered = formerGeneration, formerWant
 		return err
 	}
@@ -360,7 +390,7 @@ func (l *loop) restore(former render.Files, want Wanted, generation string, reas
 	if want.Table == nil {
 		return nil
 	}
-	return l.remember(false)
+	return l.remember(false, l.spares())
 }
 
 // refusedPort is where HAProxy's alerts name what could not be bound.
@@ -381,13 +411,10 @@ func (l *loop) blockRefused(reason error) {
 		if err != nil || l.want.Table == nil {
 			continue
 		}
-		for _, p := range l.want.Table.Ports {
-			if p.Number == number {
-				l.blockPort(number, p.Service, errors.New(alert.Text))
-				l.soil()
-				l.filesAt = time.Now()
-				break
-			}
+		if service, ours := l.servicePort(number); ours {
+			l.blockPort(number, service, errors.New(alert.Text))
+			l.soil()
+			l.filesAt = time.Now()
 		}
 	}
 }

@@ -19,8 +19,6 @@ import (
 const (
 	// retryAfter is the pause before something that failed is tried again.
 	retryAfter = 5 * time.Second
-	// deferral is how long a reload that nothing is wrong without may wait for others.
-	deferral = 30 * time.Second
 	// gather is how long a reload waits for more changes to go with it.
 	gather = 20 * time.Millisecond
 	// shareOfFiles is how many times as long as writing the files took is waited
@@ -140,6 +138,25 @@ func newEncoding(d *Driver) *plan.Encoding {
 			file, row := render.PortRow(p)
 			return plan.Row{Map: path(file), Key: row.Key}, nil
 		},
+		Spares: func(t *routing.Table) []plan.Spare {
+			var spares []plan.Spare
+			for _, s := range settings.Spares(t) {
+				spares = append(spares, plan.Spare{Name: s.Name, Shape: s.Shape})
+			}
+			return spares
+		},
+		Shape: render.Shape,
+		Claim: func(spare string, b *routing.Backend) ([]plan.Row, error) {
+			file, rows, err := settings.ClaimRows(spare, b)
+			if err != nil {
+				return nil, err
+			}
+			var all []plan.Row
+			for _, row := range rows {
+				all = append(all, plan.Row{Map: path(file), Key: row.Key, Value: row.Value})
+			}
+			return all, nil
+		},
 	}
 }
 
@@ -219,7 +236,7 @@ func (l *loop) end(supervisor chan error) {
 		defer cancel()
 		if p, err := l.prepare(ctx, l.want, l.generation, l.trusted()); err != nil {
 			l.log.Warn("HAProxy's files are behind what it runs", "error", err)
-		} else if err := l.commit(p); err != nil {
+		} else if err := l.commit(p, l.spares()); err != nil {
 			l.log.Warn("HAProxy's files are behind what it runs", "error", err)
 		}
 	}
@@ -314,7 +331,7 @@ func (l *loop) changed() {
 			delete(l.quarantine, service)
 		}
 	}
-	l.want = wanted.without(l.leftOut())
+	l.want = l.blocking(wanted.without(l.leftOut()))
 	if !l.up {
 		l.dirty = true
 		return
@@ -369,9 +386,10 @@ func (l *loop) apply() {
 }
 
 // demand asks for a reload for a reason that stays until there was one.
-func (l *loop) demand(word, detail string) {
-	r := plan.Reason{Word: word, Detail: detail}
-	if !slices.ContainsFunc(l.extra, func(e plan.Reason) bool { return e.Word == word }) {
+func (l *loop) demand(word, detail string) { l.demandReason(plan.Reason{Word: word, Detail: detail}) }
+
+func (l *loop) demandReason(r plan.Reason) {
+	if !slices.ContainsFunc(l.extra, func(e plan.Reason) bool { return e.Word == r.Word }) {
 		l.extra = append(l.extra, r)
 		l.reasons = append(l.reasons, r)
 	}
@@ -398,7 +416,7 @@ func (l *loop) structure() []plan.Reason {
 	if l.rendered.Table == nil {
 		return nil
 	}
-	runs, wanted := l.o.Settings.Structure(l.rendered.Table), l.o.Settings.Structure(l.want.Table)
+	runs, wanted := l.rendered.settings(l.o.Settings).Structure(l.rendered.Table), l.want.settings(l.o.Settings).Structure(l.want.Table)
 	if runs == wanted {
 		return nil
 	}
@@ -446,7 +464,7 @@ func (l *loop) schedule() {
 	now := time.Now()
 	at := now.Add(gather)
 	if !slices.ContainsFunc(l.reasons, func(r plan.Reason) bool { return !r.Deferred }) {
-		at = now.Add(deferral)
+		at = now.Add(l.o.Patience)
 	}
 	if earliest := l.reloaded.Add(l.o.ReloadEvery); at.Before(earliest) {
 		at = earliest
@@ -499,7 +517,7 @@ func (l *loop) trusted() func(service string) bool {
 // differs says in what the templates, settings and keys of now would write what HAProxy
 // runs down otherwise than the files do that it has read; "" if in nothing.
 func (l *loop) differs(base Wanted, files render.Files, generation string) (string, error) {
-	settings := l.o.Settings
+	settings := base.settings(l.o.Settings)
 	settings.Generation = generation
 	now, err := l.renderer.Render(l.ctx, base.Table, settings, base.Snapshot)
 	if err != nil {

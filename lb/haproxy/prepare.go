@@ -63,7 +63,7 @@ func (d *Driver) prepare(ctx context.Context, want Wanted, generation string, tr
 // accepted are files that HAProxy accepts. With an error there may be files still:
 // those that it does not.
 func (d *Driver) accepted(ctx context.Context, want Wanted, generation string) (render.Files, *render.Staged, error) {
-	settings := d.o.Settings
+	settings := want.settings(d.o.Settings)
 	settings.Generation = generation
 	files, err := d.renderer.Render(ctx, want.Table, settings, want.Snapshot)
 	if err != nil {

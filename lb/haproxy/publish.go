@@ -16,9 +16,9 @@ func (l *loop) publish() {
 		table = l.withFindings(l.want.Table)
 	}
 	last := l.process.Last()
-	leftovers := 0
-	if l.up && l.model && l.running != nil && l.want.Table != nil {
-		leftovers = l.running.Leftovers(l.want.Table)
+	left := leftover{}
+	if l.up && l.model {
+		left = leftover{l.running, l.want.Table}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -30,7 +30,7 @@ func (l *loop) publish() {
 		s.Since = time.Now()
 	}
 	s.Running, s.Version, s.Master, s.Worker, s.OldWorkers = l.up && !l.lost, last.Version, last.Master, last.Worker, last.Old
-	s.Leftovers = leftovers
+	l.left = left
 	s.Quarantined = nil
 	for service := range l.quarantine {
 		s.Quarantined = append(s.Quarantined, service)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/mi-lb/mi-lb/lb/haproxy/plan"
 	"github.com/mi-lb/mi-lb/lb/routing"
 )
 
@@ -24,7 +25,14 @@ type saved struct {
 	// Table that the files say.
 	Table  *routing.Table `json:"table"`
 	Claims routing.Claims `json:"claims"`
+	// Spares that the running HAProxy has, and what they have become.
+	Spares []plan.Spare `json:"spares,omitempty"`
+	// Blocked are ports of the range that are not bound.
+	Blocked []int `json:"blocked,omitempty"`
 }
+
+// wanted is what the files say.
+func (s saved) wanted() Wanted { return Wanted{Table: s.Table, blocked: s.Blocked} }
 
 func loadState(path string) (saved, error) {
 	data, err := os.ReadFile(path)

@@ -48,7 +48,7 @@ func (l *loop) followText(r jobResult) error {
 	}
 	l.o.Observer.Operated("text", len(commands))
 	l.leave(leaving)
-	if err := l.commit(r.prepared); err != nil {
+	if err := l.commit(r.prepared, nil); err != nil {
 		return err
 	}
 	l.served(len(commands))

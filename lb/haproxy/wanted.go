@@ -6,9 +6,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mi-lb/mi-lb/lb/haproxy/render"
 	"github.com/mi-lb/mi-lb/lb/routing"
 	"github.com/mi-lb/mi-lb/watch"
 )
+
+// settings are those that what is wanted is rendered with.
+func (w Wanted) settings(s render.Settings) render.Settings {
+	s.BlockedPorts = w.blocked
+	return s
+}
 
 // without is what is wanted without the services and service ports, as if they did
 // not exist.
@@ -16,7 +23,8 @@ func (w Wanted) without(services map[string]bool, ports map[int]bool) Wanted {
 	if len(services) == 0 && len(ports) == 0 {
 		return w
 	}
-	out := Wanted{Table: w.Table.Without(services), Snapshot: w.Snapshot}
+	out := w
+	out.Table = w.Table.Without(services)
 	if len(ports) > 0 {
 		copied := *out.Table
 		copied.Ports = slices.DeleteFunc(slices.Clone(copied.Ports), func(p routing.Port) bool { return ports[p.Number] })

@@ -75,7 +75,8 @@ type HAProxy struct {
 	Drain         time.Duration `key:"drain" help:"how long the sessions of an instance that vanished may go on"`
 	ReloadEvery   time.Duration `key:"reload_every" help:"the least time between two reloads"`
 	HardStopAfter time.Duration `key:"hard_stop_after" help:"how long a worker that was replaced may finish its sessions"`
-	DriftEvery    time.Duration `key:"drift_every" help:"how often what HAProxy runs is compared with what it should; 0 for never"`
+	DriftEvery    time.Duration `key:"drift_every" help:"how often what HAProxy runs is compared with what it should, at most; 0 for never"`
+	SpareBackends int           `key:"spare_backends" help:"about how many backends are kept ready, so that new services need no reload; 0 for none"`
 
 	Timeout Timeout `key:"timeout"`
 }
@@ -113,7 +114,7 @@ func Default() Config {
 		Listen:   Listen{HTTP: []string{"0.0.0.0:80"}, ServicePortAddress: "0.0.0.0"},
 		HAProxy: HAProxy{
 			Path: "haproxy", Manage: true,
-			Drain: 30 * time.Second, ReloadEvery: 2 * time.Second, HardStopAfter: 30 * time.Minute, DriftEvery: 5 * time.Second,
+			Drain: 30 * time.Second, ReloadEvery: 2 * time.Second, HardStopAfter: 30 * time.Minute, DriftEvery: 5 * time.Second, SpareBackends: 64,
 			Timeout: Timeout{
 				Connect: time.Second, Client: time.Minute, Server: time.Minute, Tunnel: time.Hour,
 				HTTPRequest: 10 * time.Second, KeepAlive: 30 * time.Second, Queue: 30 * time.Second,

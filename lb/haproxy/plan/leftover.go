@@ -48,9 +48,25 @@ func (r *Running) Leftovers(wanted *routing.Table) int {
 	return n
 }
 
-func (r *Running) leftovers(wanted *routing.Table, each func(Ref, Server)) {
+// ServerCount is how many servers run.
+func (r *Running) ServerCount() int {
+	n := 0
 	for _, b := range r.backends {
-		w := backendOf(wanted, b.ID)
+		n += len(b.Servers)
+	}
+	return n
+}
+
+func (r *Running) leftovers(wanted *routing.Table, each func(Ref, Server)) {
+	rest := wanted.Backends
+	for _, b := range r.backends {
+		for len(rest) > 0 && rest[0].ID < b.ID {
+			rest = rest[1:]
+		}
+		var w *routing.Backend
+		if len(rest) > 0 && rest[0].ID == b.ID {
+			w = rest[0]
+		}
 		if w != nil && w == b.source && len(w.Servers) == len(b.Servers) {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -253,37 +254,112 @@ func TestStructureChangesWithWhatMapsCannotSay(t *testing.T) {
 		{routing.Table{}, "0.0.0.0:100-102"},
 		{routing.Table{Routes: []routing.Route{web}, Ports: []routing.Port{port(9000, routing.HTTP), port(101, routing.TCP)}}, "0.0.0.0:100-102"},
 		{routing.Table{Routes: []routing.Route{web, sni}}, "passthrough 0.0.0.0:100-102"},
-		{routing.Table{Ports: []routing.Port{port(101, routing.HTTP)}}, "0.0.0.0:100-100 0.0.0.0:102-102"},
+		{routing.Table{Ports: []routing.Port{port(101, routing.HTTP)}}, "0.0.0.0:100-102"},
 	} {
 		if got := s.Structure(&c.table); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
+	s.BlockedPorts = []int{101}
+	if got := s.Structure(&routing.Table{}); got != "0.0.0.0:100-100 0.0.0.0:102-102" {
+		t.Errorf("with a blocked port: %q", got)
+	}
 }
 
-func TestSpareBackendsAreLikeThoseThatFit(t *testing.T) {
-	plain := backend("web")
-	if !FitsSpare(plain) {
-		t.Fatal("a plain backend does not fit")
+func TestSparesAreLikeTheBackendsThatTheyCanBecome(t *testing.T) {
+	spoils := []func(b *routing.Backend){
+		func(*routing.Backend) {},
+		func(b *routing.Backend) { b.Protocol = routing.TCP },
+		func(b *routing.Backend) { b.Balance = "leastconn" },
+		func(b *routing.Backend) { b.Balance = "hdr(X-User)" },
+		func(b *routing.Backend) { b.Sticky = true },
+		func(b *routing.Backend) { b.Sticky, b.Protocol = true, routing.TCP },
+		func(b *routing.Backend) { b.Timeouts = routing.Timeouts{Connect: 1e9, Server: 2e9, Tunnel: 3e9} },
+		func(b *routing.Backend) { b.Check.Timeout = 20e9 },
+		func(b *routing.Backend) { b.Check.Path = "/x" },
+		func(b *routing.Backend) {
+			b.Check = routing.Check{Path: "/x", Timeout: 20e9, Interval: 60e9, Fall: 4, Port: 81, TLS: true}
+		},
+		func(b *routing.Backend) { b.Check = routing.Check{Path: "/x", Timeout: 20e9, Disabled: true} },
 	}
-	files, err := newRenderer(t).Render(t.Context(), &routing.Table{Backends: []*routing.Backend{plain}}, Settings{Dir: "/d", SpareBackends: 1}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sections := split(files[ConfigFile])
-	spare, own := sections[len(sections)-1], sections[len(sections)-2]
-	if spare.name != SpareName(0) || own.name != "web" || !slices.Equal(spare.lines, own.lines) {
-		t.Errorf("%s has %q, %s has %q", spare.name, spare.lines, own.name, own.lines)
-	}
-	for _, spoil := range []func(b *routing.Backend){
-		func(b *routing.Backend) { b.Protocol = routing.TCP }, func(b *routing.Backend) { b.Balance = "leastconn" },
-		func(b *routing.Backend) { b.Sticky = true }, func(b *routing.Backend) { b.StripPath = "/x" },
-		func(b *routing.Backend) { b.Timeouts.Server = 1 }, func(b *routing.Backend) { b.Check.Path = "/x" },
-	} {
-		b := backend("web")
-		spoil(b)
-		if FitsSpare(b) {
-			t.Errorf("%+v fits", b)
+	for i, spoil := range spoils {
+		own := backend("web", server("w1", "10.0.0.1:80"))
+		spoil(own)
+		settings := Settings{Dir: goldenDir, SpareBackends: 8, HTTP: []string{":80"}, Domain: "example.com"}
+		table := &routing.Table{Backends: []*routing.Backend{own}}
+		files, err := newRenderer(t).Render(t.Context(), table, settings, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
+		acceptedByHAProxy(t, files)
+		sections := map[string]*section{}
+		for _, s := range split(files[ConfigFile]) {
+			sections[s.name] = s
+		}
+		found := false
+		for _, spare := range settings.Spares(table) {
+			if spare.Shape != Shape(own) {
+				continue
+			}
+			found = true
+			_, rows, err := settings.ClaimRows(spare.Name, own)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What the map says once the spare is claimed is what stands in the section.
+			said := strings.Join(sections[spare.Name].lines, "\n")
+			said = strings.NewReplacer("uri-lf", "uri", "'", "").Replace(said)
+			for _, row := range rows {
+				for _, fallback := range []string{"/", "localhost"} {
+					said = strings.ReplaceAll(said, "%[str("+row.Key+"),map("+Current(goldenDir)+"/spare-checks.map,"+fallback+")]", row.Value)
+				}
+			}
+			if want := strings.ReplaceAll(strings.Join(sections["web"].lines, "\n"), "'", ""); said != want {
+				t.Errorf("%d: %s says\n%s\nand web\n%s", i, spare.Name, said, want)
+			}
+		}
+		if !found {
+			t.Errorf("%d: no spare has the shape %q", i, Shape(own))
+		}
+	}
+}
+
+func TestNoSpareIsForWhatHardlyAnyServiceHas(t *testing.T) {
+	b := backend("web")
+	b.StripPath = "/api"
+	if got := Shape(b); got != "" {
+		t.Errorf("shape %q", got)
+	}
+	table := &routing.Table{Backends: []*routing.Backend{b}}
+	for _, spare := range (Settings{Dir: "/d", SpareBackends: 8}).Spares(table) {
+		if spare.Shape != Shape(backend("web")) {
+			t.Errorf("a spare %q", spare.Shape)
+		}
+	}
+}
+
+func TestMostSparesAreOfTheShapesThatServicesHaveMost(t *testing.T) {
+	table := &routing.Table{}
+	for i := range 100 {
+		b := backend(strconv.Itoa(i))
+		switch {
+		case i < 60:
+			b.Check = routing.Check{Path: "/health", Timeout: 20e9}
+		case i < 80:
+			b.Balance = "leastconn"
+		default:
+			b.Timeouts.Server = time.Duration(i) * time.Second
+		}
+		table.Backends = append(table.Backends, b)
+	}
+	counts := map[string]int{}
+	for i, spare := range (Settings{Dir: "/d", SpareBackends: 64, ServicePortRange: PortRange{1, 2}}).Spares(table) {
+		if spare.Name != SpareName(i) {
+			t.Errorf("the spare %d is called %s", i, spare.Name)
+		}
+		counts[spare.Shape]++
+	}
+	if len(counts) != mostShapes || counts["http, roundrobin"] != 16 || counts["http, roundrobin, httpchk, check 20s"] < 40 || counts["http, leastconn"] < 13 {
+		t.Errorf("spares %v", counts)
 	}
 }

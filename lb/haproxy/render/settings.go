@@ -59,9 +59,11 @@ type Settings struct {
 	// Generation is the number of these files: the worker that has read them gives it
 	// as its description. "" for none.
 	Generation string
-	// SpareBackends are how many empty HTTP backends are there for services to come;
-	// see [SpareName].
+	// SpareBackends are about how many backends without servers are there for services
+	// to come; see [Settings.Spares].
 	SpareBackends int
+	// BlockedPorts of the range belong to another program; sorted.
+	BlockedPorts []int
 }
 
 // PortRange is a range of ports, both ends included; zero for none.
@@ -223,6 +225,3 @@ const internal = "mi-lb:"
 
 // Internal says whether a frontend or backend of that name is none of a table's.
 func Internal(name string) bool { return strings.HasPrefix(name, internal) }
-
-// SpareName is the name of the i-th spare backend, from 0.
-func SpareName(i int) string { return internal + "spare-" + strconv.Itoa(i) }

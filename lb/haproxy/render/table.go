@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
@@ -24,7 +25,9 @@ const (
 	hostsMap       = "hosts"
 	appIDsMap      = "app-ids"
 	serverNamesMap = "server-names"
-	portsMap       = "ports"
+	portsMap       = "ports"      // in TCP
+	httpPortsMap   = "http-ports" // in HTTP
+	spareChecksMap = "spare-checks"
 )
 
 func newView(t *routing.Table, s Settings) (*view, error) {
@@ -45,8 +48,12 @@ func newView(t *routing.Table, s Settings) (*view, error) {
 		}
 		v.backends = append(v.backends, bv)
 	}
-	for i := range s.SpareBackends {
-		v.backends = append(v.backends, &backendView{Name: SpareName(i), HTTP: true, Balance: "roundrobin"})
+	for _, spare := range s.Spares(t) {
+		sv, err := newSpareView(s, spare)
+		if err != nil {
+			return nil, fmt.Errorf("render %s: %w", spare.Name, err)
+		}
+		v.backends = append(v.backends, sv)
 	}
 	for _, r := range t.Routes {
 		b := backends[r.Backend]
@@ -140,23 +147,24 @@ func routeRow(r routing.Route, b *routing.Backend) (string, Row, error) {
 	return name, row, nil
 }
 
-// PortRow is the row of a service port in ports.map, which routes the TCP ports of
-// [Settings.ServicePortRange].
+// PortRow is the row of a service port of [Settings.ServicePortRange], in the map of
+// those that speak what it does.
 func PortRow(p routing.Port) (file string, row Row) {
-	return portsMap + ".map", Row{Key: fmt.Sprint(p.Number), Value: encode.Name(p.Backend)}
+	file = portsMap
+	if p.Protocol == routing.HTTP {
+		file = httpPortsMap
+	}
+	return file + ".map", Row{Key: strconv.Itoa(p.Number), Value: encode.Name(p.Backend)}
 }
 
-// InRange says whether a port is opened and closed by a row of ports.map. One that
-// speaks HTTP is not: it has a frontend of its own, to say where requests came from.
-func (s Settings) InRange(p routing.Port) bool {
-	return p.Protocol == routing.TCP && s.ServicePortRange.Contains(p.Number)
-}
+// InRange says whether a port is opened and closed by a row of a map, rather than with
+// a frontend of its own.
+func (s Settings) InRange(p routing.Port) bool { return s.ServicePortRange.Contains(p.Number) }
 
 // PortName is the name of a service port's own frontend.
 func PortName(number int) string { return fmt.Sprintf("%sport-%d", internal, number) }
 
 func (v *view) addPorts(t *routing.Table, s Settings, backends map[string]*routing.Backend) error {
-	own := map[int]bool{}
 	taken := map[int]bool{}
 	for _, p := range t.Ports {
 		fail := func(err error) error {
@@ -173,11 +181,11 @@ func (v *view) addPorts(t *routing.Table, s Settings, backends map[string]*routi
 		}
 		taken[p.Number] = true
 		if s.InRange(p) {
-			_, row := PortRow(p)
-			v.rows[portsMap] = append(v.rows[portsMap], row)
+			file, row := PortRow(p)
+			name := strings.TrimSuffix(file, ".map")
+			v.rows[name] = append(v.rows[name], row)
 			continue
 		}
-		own[p.Number] = true
 		var e encoder
 		view := portView{
 			Name:    PortName(p.Number),
@@ -192,14 +200,14 @@ func (v *view) addPorts(t *routing.Table, s Settings, backends map[string]*routi
 		}
 		v.ports = append(v.ports, view)
 	}
-	ranges, err := portRanges(s, own)
+	ranges, err := portRanges(s)
 	v.settings.PortRange = ranges
 	return err
 }
 
-// portRanges are the binds of the range, with holes where a port has its own
-// frontend: two binds of one port would share its connections.
-func portRanges(s Settings, own map[int]bool) ([]string, error) {
+// portRanges are the binds of the range, with holes where another program has a port:
+// HAProxy would not start.
+func portRanges(s Settings) ([]string, error) {
 	r := s.ServicePortRange
 	if r == (PortRange{}) {
 		return nil, nil
@@ -212,13 +220,17 @@ func portRanges(s Settings, own map[int]bool) ([]string, error) {
 	if addr.Is6() {
 		host = "[" + host + "]"
 	}
+	blocked := func(port int) bool {
+		_, found := slices.BinarySearch(s.BlockedPorts, port)
+		return found
+	}
 	var ranges []string
 	for first := r.First; first <= r.Last; first++ {
-		if own[first] {
+		if blocked(first) {
 			continue
 		}
 		last := first
-		for last < r.Last && !own[last+1] {
+		for last < r.Last && !blocked(last+1) {
 			last++
 		}
 		ranges = append(ranges, fmt.Sprintf("%s:%d-%d", host, first, last))
@@ -227,19 +239,11 @@ func portRanges(s Settings, own map[int]bool) ([]string, error) {
 	return ranges, nil
 }
 
-// FitsSpare says whether a spare backend can be the backend: an HTTP one with
-// everything as it is by default, so that nothing but its servers tells it apart.
-func FitsSpare(b *routing.Backend) bool {
-	plain := b.Balance == "" || b.Balance == "roundrobin" || b.Balance == "static-rr"
-	return b.Protocol == routing.HTTP && plain && !b.Sticky && (b.StripPath == "" || b.StripPath == "/") && b.Timeouts == routing.Timeouts{} &&
-		(b.Check.Disabled || b.Check.Path == "" && b.Check.Timeout == 0)
-}
-
 // Structure is what the frontends depend on besides the service ports that have one
 // each: while it stays the same, rows of maps are enough to change a route. It
 // differs when the first route by server name comes or the last goes (the HTTPS
-// port is then read, or no longer, before it is decrypted), and when a port of the
-// range gets a frontend of its own.
+// port is then read, or no longer, before it is decrypted), and when another program
+// takes a port of the range or gives it back.
 func (s Settings) Structure(t *routing.Table) string {
 	s = s.WithDefaults()
 	var parts []string
@@ -247,13 +251,7 @@ func (s Settings) Structure(t *routing.Table) string {
 		slices.ContainsFunc(t.Routes, func(r routing.Route) bool { return r.Kind == routing.BySNI }) {
 		parts = append(parts, "passthrough")
 	}
-	own := map[int]bool{}
-	for _, p := range t.Ports {
-		if s.ServicePortRange.Contains(p.Number) && !s.InRange(p) {
-			own[p.Number] = true
-		}
-	}
 	// An address that is none is an error of Render's.
-	ranges, _ := portRanges(s, own)
+	ranges, _ := portRanges(s)
 	return strings.Join(append(parts, ranges...), " ")
 }

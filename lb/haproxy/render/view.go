@@ -29,7 +29,7 @@ func (e *InputError) Unwrap() error { return e.Err }
 type settingsView struct {
 	Domain             string
 	Socket             string
-	Decrypt            string
+	Decrypt, Ports     string
 	HTTP, HTTPS, AppID []string
 	PortRange          []string
 	Certificates       string
@@ -61,6 +61,8 @@ type backendView struct {
 	Strip     *stripView
 	CheckPath string
 	CheckHost string
+	// CheckByMap says that the two are keys of spare-checks.map.
+	CheckByMap bool
 	// CheckTimeout is "" for the server's interval.
 	CheckTimeout string
 	Timeouts     timeoutsView
@@ -142,6 +144,7 @@ func newSettingsView(s Settings) (*settingsView, error) {
 		Domain:       e.comment(s.Domain),
 		Socket:       e.word(s.Socket),
 		Decrypt:      "abns@mi-lb-" + hash(s.Dir),
+		Ports:        "abns@mi-lb-ports-" + hash(s.Dir),
 		Certificates: e.word(s.Certificates),
 		User:         e.word(s.User),
 		Group:        e.word(s.Group),
