@@ -139,6 +139,9 @@ func (b *bench) all() {
 	if b.options.runs("scale") || b.options.runs("propagation") {
 		b.sizes()
 	}
+	if b.options.runs("churn") {
+		b.churn()
+	}
 	b.Logf("done in %s", time.Since(begin).Round(time.Second))
 }
 
