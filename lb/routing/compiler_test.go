@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -299,21 +298,13 @@ func follow(t testing.TB, h *history, more func(step int) bool) {
 		h.step()
 		want := Compile(h.snapshot, h.policy, held)
 		got := compiler.Compile(h.snapshot, h.policy)
-		if !reflect.DeepEqual(want, got) || encoded(t, want) != encoded(t, got) {
+		if !reflect.DeepEqual(want, got) {
 			t.Fatalf("step %d (-whole +by change):\n%s", i, cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{})))
 		}
 		checkConsistent(t, got)
 		checkShared(t, last, got)
 		held, last = want.Claims(), got
 	}
-}
-
-func encoded(t testing.TB, table *Table) string {
-	text, err := json.Marshal(table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // checkShared: whatever is the same in two tables that follow each other is the very same.
@@ -343,14 +334,14 @@ func TestCompilerMakesTheSameTables(t *testing.T) {
 func FuzzCompiler(f *testing.F) {
 	for seed := range uint64(8) {
 		random := rand.New(rand.NewPCG(seed, 7))
-		choices := make([]byte, 2000)
+		choices := make([]byte, 300)
 		for i := range choices {
 			choices[i] = byte(random.IntN(256))
 		}
 		f.Add(choices)
 	}
 	f.Fuzz(func(t *testing.T, choices []byte) {
-		if len(choices) > 4000 {
+		if len(choices) > 1000 {
 			return
 		}
 		h := newHistory(func(n int) int {

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -20,10 +19,6 @@ type appName struct {
 type appKey struct {
 	source watch.Source
 	id     string
-}
-
-func (k appKey) compare(o appKey) int {
-	return cmp.Or(k.source.Compare(o.source), strings.Compare(k.id, o.id))
 }
 
 // A namesake is an app that would have a name because of its id.
