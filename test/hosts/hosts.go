@@ -43,6 +43,9 @@ const (
 type Spec struct {
 	// Names of the machines, which are their host names.
 	Names []string
+	// DependenciesOf are packages whose dependencies the machines have already, and
+	// not the packages themselves: a hundred libraries on every machine take minutes.
+	DependenciesOf []string
 	// Dir gets the key and the known hosts; empty is a temporary directory.
 	Dir string
 	// LogOutput gets what the Docker Engine prints.
@@ -117,7 +120,7 @@ func Open(ctx context.Context, spec Spec) (_ *Hosts, err error) {
 	if h.names, err = startNames(h.Gateway); err != nil {
 		return nil, fmt.Errorf("start machines: %w", err)
 	}
-	if err := h.makeImage(ctx); err != nil {
+	if err := h.makeImage(ctx, spec.DependenciesOf); err != nil {
 		return nil, fmt.Errorf("start machines: %w", err)
 	}
 	if err := h.Add(ctx, spec.Names...); err != nil {
@@ -196,7 +199,7 @@ func (h *Hosts) makeKey() error {
 }
 
 // makeImage gives the engine the machines' image.
-func (h *Hosts) makeImage(ctx context.Context) error {
+func (h *Hosts) makeImage(ctx context.Context, dependenciesOf []string) error {
 	cache, err := cacheDirectory()
 	if err != nil {
 		return err
@@ -208,7 +211,7 @@ func (h *Hosts) makeImage(ctx context.Context) error {
 	if h.mirror, h.proxy, err = startMirror(filepath.Join(cache, "packages"), sources.hosts, h.Gateway.String()); err != nil {
 		return err
 	}
-	path, err := image(ctx, cache, sources, h.proxy)
+	path, err := image(ctx, cache, sources, h.proxy, dependenciesOf)
 	if err != nil {
 		return err
 	}

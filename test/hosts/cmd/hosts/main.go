@@ -1,15 +1,17 @@
 // Command hosts runs test machines until it is interrupted:
 //
-//	go run ./test/hosts/cmd/hosts control-01 worker-01 edge-01
+//	go run ./test/hosts/cmd/hosts [-dependencies-of zookeeper,docker.io] control-01 worker-01 edge-01
 //
 // It prints the lines of an inventory that reaches them.
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/mi-lb/mi-lb/test/hosts"
@@ -18,11 +20,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	names := os.Args[1:]
+	dependenciesOf := flag.String("dependencies-of", "", "packages whose dependencies the machines have already, with commas")
+	flag.Parse()
+	names := flag.Args()
 	if len(names) == 0 {
 		names = []string{"machine-01"}
 	}
-	h, err := hosts.Open(ctx, hosts.Spec{Names: names})
+	h, err := hosts.Open(ctx, hosts.Spec{Names: names, DependenciesOf: strings.FieldsFunc(*dependenciesOf, func(r rune) bool { return r == ',' })})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
