@@ -94,7 +94,7 @@ frontend f
 var words = []string{
 	`W0 a\ b`, `W1 a\"b`, `W2 "a\ b"`, `W3 "a\#b"`, `W4 "a\"b"`, `W5 "a\'b"`, `W6 a\'b`, `W7 a\$b`, `W8 "a\$b"`, `W9 a\qb`,
 	`W10 "a\qb"`, `W11 "a\tb"`, `W12 a\x41b`, `W13 'a\ b'`, `W14 'a\\b'`, `W15 a$b`, `W16 a${HOME}b`, `W17 a"b c"d`, `W18 a'#'b`,
-	`W19 a\\b`, `W20 "a\\b"`, `W21 a#b`, `W22 ""x`, "W23 a\tb", `W24 x # comment`,
+	`W19 a\\b`, `W20 "a\\b"`, `W21 a#b`, `W22 ""x`, "W23\ta", `W24 x # comment`,
 }
 
 func TestEveryNameIsOneOfHAProxys(t *testing.T) {

@@ -161,7 +161,9 @@ func (p *Process) reload(ctx context.Context, m *master, req Request) (State, er
 		switch {
 		case err != nil:
 			// It is in the middle of starting itself anew, or has ended.
-		case procs.Reloads != before.Reloads && procs.Failed > 0:
+		case procs.Reloads != before.Reloads && procs.Failed > before.Failed:
+			// From 3.1 on only the first of several that fail is counted; the others are
+			// known by the answer.
 			return State{}, p.refused(ctx, mark, reply)
 		case procs.Worker() != 0 && procs.Worker() != before.Worker():
 			state, err := p.await(ctx, m, func(State) bool { return true }, cure)

@@ -115,7 +115,9 @@ func (c *Client) line(ctx context.Context, cmds []string, payload []byte) ([]Rep
 	out.Write(payload)
 	answer, err := exchange(ctx, c.socket, c.timeout, out.Bytes())
 	replies, complete := split(string(answer), cmds, payload != nil)
-	if err != nil {
+	// A worker that ends may reset the connection behind its last answer. After a
+	// payload nothing but the end of the connection says that the answer is whole.
+	if err != nil && (payload != nil || !complete) {
 		return replies, errors.Join(ErrTruncated, err)
 	}
 	if !complete {

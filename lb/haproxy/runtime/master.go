@@ -1,10 +1,12 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,6 +76,7 @@ func (m *Master) Processes(ctx context.Context) (Processes, error) {
 func ParseProcesses(text string) (Processes, error) {
 	var p Processes
 	section := ""
+	reloads := map[int]int{} // of old workers
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" {
@@ -102,12 +105,22 @@ func ParseProcesses(text string) (Processes, error) {
 			}
 		case fields[1] == "worker" && section == "old workers":
 			p.Old = append(p.Old, pid)
+			if reloads[pid], err = strconv.Atoi(fields[2]); err != nil {
+				return Processes{}, fmt.Errorf("show proc: reloads in %.200q: %w", line, err)
+			}
 		case fields[1] == "worker":
 			p.Workers = append(p.Workers, pid)
 		}
 	}
 	if p.Master == 0 {
 		return Processes{}, errors.New("show proc: no master in the answer")
+	}
+	// From 3.1 on, the worker that serves on after a reload that failed is listed as an
+	// old one: the one that has seen the fewest reloads.
+	if len(p.Workers) == 0 && p.Failed > 0 && len(p.Old) > 0 {
+		last := slices.MinFunc(p.Old, func(a, b int) int { return cmp.Compare(reloads[a], reloads[b]) })
+		p.Workers = []int{last}
+		p.Old = slices.DeleteFunc(p.Old, func(pid int) bool { return pid == last })
 	}
 	return p, nil
 }

@@ -94,6 +94,23 @@ func TestProcessesAreRead(t *testing.T) {
 	}
 }
 
+func TestTheWorkerThatServesOnAfterAReloadThatFailedIsNoOldOne(t *testing.T) {
+	text := `#<PID>          <type>          <reloads>       <uptime>        <version>
+22631           master          5 [failed: 1]   0d00h00m03s     3.2.26-1
+# workers
+# old workers
+22642           worker          2               0d00h00m03s     3.2.26-1
+22600           worker          4               0d00h00m09s     3.2.26-1
+`
+	got, err := ParseProcesses(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Processes{Master: 22631, Reloads: 5, Failed: 1, Workers: []int{22642}, Old: []int{22600}}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAReloadsReplyIsRead(t *testing.T) {
 	for text, want := range map[string]ReloadReply{
 		"":                               {},
