@@ -142,6 +142,9 @@ func (b *bench) all() {
 	if b.options.runs("churn") {
 		b.churn()
 	}
+	if b.options.runs("throughput") {
+		b.throughput()
+	}
 	b.Logf("done in %s", time.Since(begin).Round(time.Second))
 }
 

@@ -45,3 +45,6 @@ func Megabytes(bytes int64) string { return fmt.Sprintf("%.0f MB", float64(bytes
 
 // Percent of one core as a cell.
 func Percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
+
+// Fine is a short time as a cell: "0.85 ms".
+func Fine(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }

@@ -2,7 +2,9 @@ package world
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -68,6 +70,20 @@ func NewCatalog(services, each, nodes, port int) *Catalog {
 		for range each {
 			i := c.New(ServiceName(s))
 			i.Quiet = true
+			c.Instances = append(c.Instances, i)
+		}
+	}
+	return c
+}
+
+// NewSites has services whose instances are elsewhere: their addresses by their names.
+// HAProxy checks them as it does by default.
+func NewSites(addresses map[string][]netip.AddrPort) *Catalog {
+	c := &Catalog{Services: len(addresses), Nodes: 4}
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		for _, address := range addresses[name] {
+			i := c.New(name)
+			i.Address = address
 			c.Instances = append(c.Instances, i)
 		}
 	}
