@@ -16,6 +16,9 @@ const (
 	// shareOfDrift is how many times as long as reading back took is waited before it
 	// is done again.
 	shareOfDrift = 100
+	// showsAfter is how long it may take until what is read back shows what was done:
+	// from HAProxy 3.0 on an address changes a moment after the answer.
+	showsAfter = 20 * time.Millisecond
 )
 
 // execute carries out operations. It returns those that succeeded, and whether all
@@ -35,6 +38,9 @@ func (l *loop) execute(ops []plan.Op) (done []plan.Op, ok bool) {
 	}
 	for kind, n := range counts {
 		l.o.Observer.Operated(kind, n)
+	}
+	if soon := time.Now().Add(showsAfter); l.driftAt.Before(soon) {
+		l.driftAt = soon
 	}
 	if err != nil && l.ctx.Err() == nil {
 		// Nobody knows what became of the rest: read it back.
