@@ -178,7 +178,7 @@ func (h *Hosts) Add(ctx context.Context, names ...string) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return h.writeKnownHosts()
+	return h.Trust()
 }
 
 // makeKey makes the key that logins accept.
@@ -219,7 +219,8 @@ func (h *Hosts) makeImage(ctx context.Context, dependenciesOf []string) error {
 	return err
 }
 
-func (h *Hosts) writeKnownHosts() error {
+// Trust writes the machines' present host keys into the known hosts.
+func (h *Hosts) Trust() error {
 	var text strings.Builder
 	for _, m := range h.Machines {
 		fmt.Fprintf(&text, "%s %s", m.Address, ssh.MarshalAuthorizedKey(m.HostKey))
