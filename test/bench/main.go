@@ -145,6 +145,9 @@ func (b *bench) all() {
 	if b.options.runs("throughput") {
 		b.throughput()
 	}
+	if b.options.runs("recovery") {
+		b.recovery()
+	}
 	b.Logf("done in %s", time.Since(begin).Round(time.Second))
 }
 

@@ -51,8 +51,7 @@ func StartConsul(p *program.Program) *Consul {
 	var files unix.Rlimit
 	p.Check(unix.Getrlimit(unix.RLIMIT_NOFILE, &files))
 	most := min(files.Cur, 1<<20)
-	c := &Consul{p: p}
-	c.Server = start(consul.Options{})
+	c := startServer(p, start(consul.Options{}))
 	p.Check(c.Server.WaitLeader(ctx))
 	c.Default = start(consul.Options{Client: true, Node: "edge-default", Join: []string{c.Server.SerfLAN()}})
 	c.Raised = start(consul.Options{Client: true, Node: "edge-raised", Join: []string{c.Server.SerfLAN()}, Config: map[string]any{
@@ -60,6 +59,22 @@ func StartConsul(p *program.Program) *Consul {
 	}})
 	p.Check(c.Default.WaitLeader(ctx))
 	p.Check(c.Raised.WaitLeader(ctx))
+	return c
+}
+
+// StartConsulServer runs a server alone, without agents, until the scope ends.
+func StartConsulServer(p *program.Program) *Consul {
+	ctx, cancel := context.WithTimeout(p.Context(), time.Minute)
+	defer cancel()
+	a, err := consul.Start(ctx, consul.Options{Config: map[string]any{"gossip_lan": gossip, "log_level": "warn"}})
+	p.Check(err)
+	p.Cleanup(a.Stop)
+	p.Check(a.WaitLeader(ctx))
+	return startServer(p, a)
+}
+
+func startServer(p *program.Program, a *consul.Agent) *Consul {
+	c := &Consul{p: p, Server: a}
 	// A client of its own: what is measured is not what the first connection takes.
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	client, err := api.NewClient(&api.Config{Address: c.Server.HTTPAddress(), Scheme: "http", HttpClient: &http.Client{Transport: transport, Timeout: 30 * time.Second}})
