@@ -77,7 +77,7 @@ and by service port.`,
 	root.AddCommand(
 		serveCommand(), renderCommand(), validateCommand(),
 		routesCommand(), servicesCommand(), findingsCommand(), explainCommand(), statusCommand(),
-		registratorCommand(), inventoryCommand(), versionCommand(),
+		registratorCommand(), inventoryCommand(), bootstrapCommand(), versionCommand(),
 	)
 	for _, command := range append(root.Commands(), root) {
 		if arguments := command.Args; arguments != nil {

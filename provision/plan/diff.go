@@ -22,13 +22,14 @@ const unitDirectory = "/etc/systemd/system"
 // order of waves, say: one [Host] per part that needs a change, by component. mask
 // hides secrets in what the plan shows.
 func Diff(parts []*desired.Part, found *facts.Facts, mask func(string) string) map[string]*Host {
-	d := &differ{found: found, mask: mask, wanted: map[string]bool{}, touched: map[string][]string{}, retouched: map[string][]string{}}
+	d := &differ{found: found, mask: mask, wanted: map[string]bool{}, runs: map[string]bool{}, planned: map[string]bool{}, touched: map[string][]string{}, retouched: map[string][]string{}}
 	for _, p := range parts {
 		for _, f := range allFiles(p) {
 			d.wanted[f.Path] = true
 		}
 		for _, u := range p.Units {
 			d.wanted[u.Name] = true
+			d.runs[u.Name] = u.State == desired.Running
 		}
 	}
 	hosts := map[string]*Host{}
@@ -88,6 +89,9 @@ type differ struct {
 	found  *facts.Facts
 	mask   func(string) string
 	wanted map[string]bool // files and units of all parts
+	runs   map[string]bool // units that a part wants to run
+	// planned are the packages and masks that an earlier part has already.
+	planned map[string]bool
 	// touched and retouched are the units that restart and reload, with what for.
 	touched, retouched map[string][]string
 }
@@ -136,13 +140,25 @@ func (d *differ) contents(h *Host, p *desired.Part) {
 	d.leftFiles(h, p)
 }
 
+// again says whether something was planned before, and notes that it is.
+func (d *differ) again(what string) bool {
+	before := d.planned[what]
+	d.planned[what] = true
+	return before
+}
+
 func (d *differ) pack(h *Host, p *desired.Package) {
 	for _, unit := range p.Masked {
-		if d.found.Units[unit].Enabled != "masked" && !slices.ContainsFunc(h.Changes, func(c Change) bool { return c.Kind == Mask && c.Name == unit }) {
+		// Of several components with one package, another may want the unit.
+		if d.found.Units[unit].Enabled != "masked" && !d.runs[unit] && !d.again("mask "+unit) {
 			h.Changes = append(h.Changes, Change{Sign: Add, Kind: Mask, Name: unit, Why: "the package " + p.Name + " brings it, and it must not run"})
 		}
 	}
 	installed := d.found.Packages[p.Name]
+	if (installed == "" || p.Version != "" && installed != p.Version) && d.again("package "+p.Name+" "+p.Version) {
+		d.touch("package "+p.Name, p.Restarts, nil)
+		return
+	}
 	switch {
 	case installed == "":
 		h.Changes = append(h.Changes, Change{Sign: Add, Kind: Package, Name: p.Name, What: p.Version, Package: p})

@@ -95,6 +95,33 @@ var ErrDrifted = errors.New("the plan does not fit any more")
 // Drift says how what is the case now differs from what the plan was made from:
 // nothing if it may be applied. now is the plan that would be made now.
 func (p *Plan) Drift(now *Plan) []string {
+	all := p.FactsDrift(now)
+	if len(all) > 0 {
+		return all
+	}
+	a, b := p.changes(), now.changes()
+	if slices.Equal(a, b) {
+		return nil
+	}
+	for _, line := range a {
+		if !slices.Contains(b, line) {
+			all = append(all, "no longer needed: "+line)
+		}
+	}
+	for _, line := range b {
+		if !slices.Contains(a, line) {
+			all = append(all, "not in the plan: "+line)
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, "the order of changes is another")
+	}
+	return all
+}
+
+// FactsDrift says how what is found on machines now differs from what the plan was
+// made from.
+func (p *Plan) FactsDrift(now *Plan) []string {
 	var all []string
 	for _, node := range slices.Sorted(maps.Keys(union2(p.Facts, now.Facts))) {
 		before, was := p.Facts[node]
@@ -117,24 +144,6 @@ func (p *Plan) Drift(now *Plan) []string {
 			default:
 				all = append(all, node+": "+thing+" has changed")
 			}
-		}
-	}
-	if len(all) > 0 {
-		return all
-	}
-	if a, b := p.changes(), now.changes(); !slices.Equal(a, b) {
-		for _, line := range a {
-			if !slices.Contains(b, line) {
-				all = append(all, "no longer needed: "+line)
-			}
-		}
-		for _, line := range b {
-			if !slices.Contains(a, line) {
-				all = append(all, "not in the plan: "+line)
-			}
-		}
-		if len(all) == 0 {
-			all = append(all, "the order of changes is another")
 		}
 	}
 	return all

@@ -85,7 +85,7 @@ func (d *differ) units(h *Host, p *desired.Part, all map[string]triggers) {
 		enabled := slices.Contains([]string{"enabled", "enabled-runtime", "linked", "alias"}, found.Enabled)
 		switch u.State {
 		case desired.Masked:
-			if found.Enabled != "masked" {
+			if found.Enabled != "masked" && !d.again("mask "+u.Name) {
 				h.Changes = append(h.Changes, Change{Sign: Add, Kind: Mask, Name: u.Name, Unit: u})
 			}
 		case desired.Stopped:

@@ -6,7 +6,11 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/base"
 	"github.com/mi-lb/mi-lb/provision/component/edge"
+	"github.com/mi-lb/mi-lb/provision/component/marathon"
+	"github.com/mi-lb/mi-lb/provision/component/mesosagent"
+	"github.com/mi-lb/mi-lb/provision/component/mesosmaster"
 	"github.com/mi-lb/mi-lb/provision/component/registrator"
+	"github.com/mi-lb/mi-lb/provision/component/zookeeper"
 )
 
 // Components are all components, in the order of waves: each needs only those
@@ -14,6 +18,10 @@ import (
 func Components() []component.Component {
 	return []component.Component{
 		base.New(),
+		zookeeper.New(),
+		mesosmaster.New(),
+		marathon.New(),
+		mesosagent.New(),
 		registrator.New(),
 		edge.New(),
 	}
