@@ -106,7 +106,7 @@ if command -v curl >/dev/null; then curl -fsSL --retry 3 --connect-timeout 20 -o
 elif command -v wget >/dev/null; then wget -q -O "$t" -- %[2]s || { echo "wget could not download it" >&2; exit 1; }
 else exit %[3]d; fi
 sum=$(sha256sum <"$t" | cut -c1-64); [ "$sum" = %[4]s ] || { echo "what was downloaded has the SHA-256 checksum $sum, and not %[4]s" >&2; exit 1; }
-chown root:root "$t" && chmod %[5]04o "$t" && { sync "$t" 2>/dev/null || sync; } && mv -fT "$t" %[6]s`,
+chown root:root "$t" && chmod %04[5]o "$t" && { sync "$t" 2>/dev/null || sync; } && mv -fT "$t" %[6]s`,
 		ssh.Quote(path.Dir(p.Path)+"/.mi-lb-XXXXXX"), url, noDownloader, p.Artefact.SHA256, p.Mode.Perm(), target)
 	_, err := s.machine.Run(ctx, ssh.Command{Line: line, Root: true})
 	var exit *ssh.ExitError

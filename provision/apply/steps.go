@@ -162,7 +162,7 @@ func attributesLine(f desired.File) string {
 }
 
 func directoryLine(d desired.Directory) string {
-	line := fmt.Sprintf("mkdir -p %[1]s && chmod %[2]04o %[1]s", ssh.Quote(d.Path), d.Mode.Perm())
+	line := fmt.Sprintf("mkdir -p %[1]s && chmod %04[2]o %[1]s", ssh.Quote(d.Path), d.Mode.Perm())
 	if d.Owner != "" {
 		line += " && chown " + ssh.Quote(d.Owner) + " " + ssh.Quote(d.Path)
 	}
@@ -192,7 +192,7 @@ func userLine(u desired.User) string {
 // going to be put there, before anything is changed.
 func (s *steps) spoil(ctx context.Context) error {
 	var b strings.Builder
-	b.WriteString("umask 077; mkdir -p " + ssh.Quote(s.wave.Stamps) + " && cd " + ssh.Quote(s.wave.Stamps))
+	b.WriteString("umask 022; mkdir -p " + ssh.Quote(path.Dir(s.wave.Stamps)) + " && umask 077 && mkdir -p " + ssh.Quote(s.wave.Stamps) + " && cd " + ssh.Quote(s.wave.Stamps))
 	if len(s.plan.Spoils) > 0 {
 		b.WriteString(" && rm -f --")
 		for _, name := range s.plan.Spoils {
