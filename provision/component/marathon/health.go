@@ -16,8 +16,7 @@ import (
 
 var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9.+_-]*$`)
 
-// info is what /v2/info says of leadership. Members that do not lead pass the
-// question on, so that elected is the leader's word.
+// info is what /v2/info says of leadership.
 type info struct {
 	Elected     bool   `json:"elected"`
 	Leader      string `json:"leader"`
@@ -37,21 +36,31 @@ func ask(ctx context.Context, p component.Platform, n *cluster.Node, a component
 	return now, nil
 }
 
-// Healthy says whether the Marathon of the node answers and knows a leader that is
-// one of the datacenter and registered with Mesos.
+// Healthy says whether the Marathon of the node answers and knows a leader, which
+// is one of the datacenter, says so itself, and is registered with Mesos.
 func (marathon) Healthy(ctx context.Context, p component.Platform, n *cluster.Node, a component.Access) error {
 	now, err := ask(ctx, p, n, a)
 	if err != nil {
 		return err
 	}
-	switch {
-	case !now.Elected || now.Leader == "":
+	if now.Leader == "" {
 		return fmt.Errorf("%s: Marathon has no leader", n.Name)
+	}
+	leader, err := member(p, n.Datacenter, now.Leader)
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.Name, err)
+	}
+	if leader.Name != n.Name {
+		// A member that does not lead may answer for itself, or pass the question on.
+		if now, err = ask(ctx, p, leader, a); err != nil {
+			return fmt.Errorf("%s: its leader does not answer: %w", n.Name, err)
+		}
+	}
+	switch {
+	case !now.Elected:
+		return fmt.Errorf("%s: Marathon's leader is %s, which does not say so itself", n.Name, leader.Name)
 	case now.FrameworkID == "":
 		return fmt.Errorf("%s: Marathon is not registered with Mesos", n.Name)
-	}
-	if _, err := member(p, n.Datacenter, now.Leader); err != nil {
-		return fmt.Errorf("%s: %w", n.Name, err)
 	}
 	return nil
 }
@@ -79,7 +88,7 @@ func leads(ctx context.Context, p component.Platform, d *cluster.Datacenter, a c
 		switch {
 		case err != nil:
 			why = append(why, err)
-		case now.Elected && now.Leader != "":
+		case now.Leader != "":
 			return member(p, d.Name, now.Leader)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/internal/mesos"
 	"github.com/mi-lb/mi-lb/provision/component/vars"
+	"github.com/mi-lb/mi-lb/provision/component/zookeeper"
 	"github.com/mi-lb/mi-lb/provision/desired"
 	"github.com/mi-lb/mi-lb/provision/facts"
 	"github.com/mi-lb/mi-lb/provision/redact"
@@ -79,8 +80,8 @@ func (marathon) Desired(p component.Platform, n *cluster.Node) (*desired.Part, [
 		return nil, append(problems, r.Problems()...)
 	}
 	logins := &mesos.Environment{}
-	logins.Set("MARATHON_MASTER", mesos.URL(p, n, secrets.ZooKeeperMesos, mesos.Path).Reveal())
-	logins.Set("MARATHON_ZK", mesos.URL(p, n, secrets.ZooKeeperMarathon, "/marathon").Reveal())
+	logins.Set("MARATHON_MASTER", mesos.URL(p, n, secrets.ZooKeeperMesos, zookeeper.MesosPath).Reveal())
+	logins.Set("MARATHON_ZK", mesos.URL(p, n, secrets.ZooKeeperMarathon, zookeeper.MarathonPath).Reveal())
 	// As a flag it would be in the list of processes.
 	logins.Set("MESOSPHERE_HTTP_CREDENTIALS", p.Secrets.Marathon(n.Datacenter).Pair().Reveal())
 	part.Files = []desired.File{

@@ -5,7 +5,7 @@
 # newer engines still give them to clients that speak 1.44. Which engine runs may
 # change with any upgrade, so it is asked whenever the agent starts.
 set -eu
-versions=$(docker version --format '{{.Server.APIVersion}} {{.Server.MinAPIVersion}}') || {
+versions=$(docker -H "unix://$1" version --format '{{.Server.APIVersion}} {{.Server.MinAPIVersion}}') || {
 	echo "the Docker Engine does not answer; see: systemctl status docker" >&2
 	exit 1
 }
@@ -15,7 +15,7 @@ if [ "${least%%.*}" -gt 1 ] || [ "${least#*.}" -gt 44 ]; then
 	exit 1
 fi
 if [ "${api#*.}" -gt 44 ]; then
-	echo DOCKER_API_VERSION=1.44 >"$1"
+	echo DOCKER_API_VERSION=1.44 >"$2"
 else
-	: >"$1"
+	: >"$2"
 fi

@@ -12,6 +12,7 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/internal/mesos"
 	"github.com/mi-lb/mi-lb/provision/component/vars"
+	"github.com/mi-lb/mi-lb/provision/component/zookeeper"
 	"github.com/mi-lb/mi-lb/provision/desired"
 	"github.com/mi-lb/mi-lb/provision/facts"
 	"github.com/mi-lb/mi-lb/provision/redact"
@@ -91,7 +92,7 @@ func (agent) Desired(p component.Platform, n *cluster.Node) (*desired.Part, []co
 	}
 	env := desired.File{Path: environmentFile, Mode: 0o644, Owner: "root:root", Content: s.environment.String(), Restarts: []string{Unit}}
 	part.Files = []desired.File{
-		secret(zkFile, mesos.URL(p, n, secrets.ZooKeeperMesos, mesos.Path)),
+		secret(zkFile, mesos.URL(p, n, secrets.ZooKeeperMesos, zookeeper.MesosPath)),
 		secret(credentialFile, mesos.OneCredential(p.Secrets.Mesos(n.Datacenter, secrets.MesosAgent))),
 		secret(httpFile, mesos.Credentials(mesos.Operator(p, n))),
 		{Path: dockerAPIFile, Mode: 0o755, Owner: "root:root", Content: dockerAPI, Restarts: []string{Unit}},

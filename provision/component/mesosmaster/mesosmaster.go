@@ -11,6 +11,7 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/internal/mesos"
 	"github.com/mi-lb/mi-lb/provision/component/vars"
+	"github.com/mi-lb/mi-lb/provision/component/zookeeper"
 	"github.com/mi-lb/mi-lb/provision/desired"
 	"github.com/mi-lb/mi-lb/provision/facts"
 	"github.com/mi-lb/mi-lb/provision/redact"
@@ -98,7 +99,7 @@ func (master) Desired(p component.Platform, n *cluster.Node) (*desired.Part, []c
 	part.Files = []desired.File{
 		// Mesos reads the value of any flag from a file, which keeps the password
 		// out of the environment.
-		secret(zkFile, mesos.URL(p, n, secrets.ZooKeeperMesos, mesos.Path)),
+		secret(zkFile, mesos.URL(p, n, secrets.ZooKeeperMesos, zookeeper.MesosPath)),
 		secret(credentialsFile, mesos.Credentials(logins...)),
 		{Path: aclsFile, Mode: 0o644, Owner: "root:root", Content: aclText, Restarts: []string{Unit}},
 		env,

@@ -10,14 +10,13 @@ package mesos
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/vars"
+	"github.com/mi-lb/mi-lb/provision/component/zookeeper"
 	"github.com/mi-lb/mi-lb/provision/desired"
 	"github.com/mi-lb/mi-lb/provision/facts"
 	"github.com/mi-lb/mi-lb/provision/redact"
@@ -112,26 +111,13 @@ func IsArchive(a cluster.Artefact) bool {
 	return false
 }
 
-// Servers are the ZooKeeper servers of a node's datacenter, as "host:port,…".
-func Servers(p component.Platform, n *cluster.Node) string {
-	d, _ := p.Cluster.Datacenter(n.Datacenter)
-	var all []string
-	for _, server := range d.With(cluster.ZooKeeper) {
-		port := vars.For("zookeeper", server).Port("zookeeper_client_port", 2181)
-		all = append(all, net.JoinHostPort(server.Address.String(), strconv.Itoa(port)))
-	}
-	return strings.Join(all, ",")
-}
-
 // URL is the address of a path in ZooKeeper with a user's login, as Mesos and
 // Marathon take it.
 func URL(p component.Platform, n *cluster.Node, user, path string) redact.Text {
 	login := p.Secrets.ZooKeeper(n.Datacenter, user)
-	return redact.New("zk://" + login.Pair().Reveal() + "@" + Servers(p, n) + path)
+	d, _ := p.Cluster.Datacenter(n.Datacenter)
+	return redact.New("zk://" + login.Pair().Reveal() + "@" + zookeeper.Servers(d) + path)
 }
-
-// Path is where the masters of a datacenter elect their leader.
-const Path = "/mesos"
 
 // Credential is one login in the JSON that Mesos reads.
 type Credential struct {
