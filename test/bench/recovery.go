@@ -100,7 +100,7 @@ var scenarios = []scenario{
 // them hides what happens.
 func (b *bench) consulRecovery(k subject.Kind, s scenario, r *recoveryResult) {
 	servers := world.StartServers(b.Program)
-	w := world.StartConsulServer(b.Program)
+	w := world.StartConsul(b.Program)
 	size := newSize(100, 3, 0)
 	catalog := world.NewCatalog(size.Services-1, size.Each, size.Nodes, servers.Port)
 	permanent := catalog.New("measured-0")
@@ -108,7 +108,7 @@ func (b *bench) consulRecovery(k subject.Kind, s scenario, r *recoveryResult) {
 	w.Fill(catalog)
 	m := &measuring{bench: b, size: size, candidate: candidate{k, true}, world: w, catalog: catalog, permanent: []world.Instance{permanent}}
 	begin := time.Now()
-	m.subject = k.Start(b.Program, b.binaries, w.Server)
+	m.subject = k.Start(b.Program, b.binaries, m.candidate.agent(w))
 	m.client = &ask.Client{Address: m.subject.HTTPAddress()}
 	b.Cleanup(m.client.Close)
 	b.Check(m.ready(begin, time.Minute))

@@ -42,8 +42,9 @@ type Results struct {
 	// Latencies of requests that were answered with 200, from when they were to be
 	// sent, and when that was, from the beginning of the load.
 	Latencies, At []time.Duration
-	// Failed requests by reason.
-	Failed map[string]int
+	// Failed requests by reason, and when each was noticed.
+	Failed   map[string]int
+	FailedAt []time.Time
 	// Repeated requests: see [ask.Answer].
 	Repeated int
 }
@@ -122,8 +123,10 @@ func (l *Load) ask(ctx context.Context) {
 		switch {
 		case err != nil:
 			l.results.Failed[err.Error()]++
+			l.results.FailedAt = append(l.results.FailedAt, time.Now())
 		case answer.Status != 200:
 			l.results.Failed[fmt.Sprintf("status %d", answer.Status)]++
+			l.results.FailedAt = append(l.results.FailedAt, time.Now())
 		default:
 			l.results.Latencies = append(l.results.Latencies, took)
 			l.results.At = append(l.results.At, at)

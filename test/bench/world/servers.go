@@ -8,10 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/mi-lb/mi-lb/test/bench/program"
 )
 
 // Servers answer for all instances: each request with the address that it came to.
@@ -27,7 +26,8 @@ type Servers struct {
 
 // StartServers listens on all addresses of the loopback interface, until the scope
 // ends.
-func StartServers(p *program.Program) *Servers {
+func StartServers(t testing.TB) *Servers {
+	t.Helper()
 	loopbackOnly := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		if controlErr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }); controlErr != nil {
@@ -35,24 +35,27 @@ func StartServers(p *program.Program) *Servers {
 		}
 		return err
 	}}
-	listener, err := loopbackOnly.Listen(p.Context(), "tcp4", "0.0.0.0:0")
+	listener, err := loopbackOnly.Listen(context.Background(), "tcp4", "0.0.0.0:0")
 	if err != nil {
-		p.Fatalf("listen on the loopback interface: %v", err)
+		t.Fatalf("listen on the loopback interface: %v", err)
 	}
-	return serve(p, listener)
+	return serve(t, listener)
 }
 
 // StartServer is one instance's own server, which can end: see [Servers.End].
-func StartServer(p *program.Program, address string) *Servers {
+func StartServer(t testing.TB, address string) *Servers {
+	t.Helper()
 	var config net.ListenConfig
 	listener, err := config.Listen(context.Background(), "tcp4", address)
-	p.Check(err)
-	return serve(p, listener)
+	if err != nil {
+		t.Fatalf("listen for an instance: %v", err)
+	}
+	return serve(t, listener)
 }
 
-func serve(p *program.Program, listener net.Listener) *Servers {
+func serve(t testing.TB, listener net.Listener) *Servers {
 	s := &Servers{Port: listener.Addr().(*net.TCPAddr).Port, listener: listener, open: map[net.Conn]bool{}}
-	p.Cleanup(s.End)
+	t.Cleanup(s.End)
 	go func() {
 		for {
 			conn, err := listener.Accept()
