@@ -200,7 +200,7 @@ func (s *Session) Join(dir, prefix string, data []byte, acl []zk.ACL) (string, e
 	if err := s.Ensure(dir, acl); err != nil {
 		return "", err
 	}
-	made, err := s.Conn.Create(path.Join(dir, prefix), data, zk.FlagEphemeral|zk.FlagSequence, acl)
+	made, err := s.Conn.Create(dir+"/"+prefix, data, zk.FlagEphemeral|zk.FlagSequence, acl)
 	if err != nil {
 		return "", fmt.Errorf("join %s: %w", dir, err)
 	}
