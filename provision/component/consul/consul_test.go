@@ -14,7 +14,6 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component/consul"
 	"github.com/mi-lb/mi-lb/provision/desired"
 	"github.com/mi-lb/mi-lb/provision/facts"
-	"github.com/mi-lb/mi-lb/provision/redact"
 	consultest "github.com/mi-lb/mi-lb/test/consul"
 )
 
@@ -211,5 +210,4 @@ func TestSecretsAreOnlyInFilesThatNobodyIsShown(t *testing.T) {
 			}
 		}
 	}
-	_ = redact.Hidden
 }

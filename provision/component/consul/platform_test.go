@@ -23,6 +23,7 @@ import (
 
 // world is two datacenters of real agents, each at an address of its own.
 type world struct {
+	t         *testing.T // whose end is the end of processes
 	platform  component.Platform
 	hosts     componenttest.Hosts
 	root      string
@@ -49,7 +50,7 @@ func newWorld(t *testing.T) *world {
 	text.WriteString("[consul_servers]\na\nb\nc\nx\n[consul_clients]\nw\nv\n[all:vars]\nconsul_raft_multiplier=1\n")
 	fmt.Fprintf(&text, "consul_source=preinstalled\nconsul_program=%s\nconsul_port_server=%d\nconsul_port_serf_lan=%d\nconsul_port_serf_wan=%d\nconsul_port_http=%d\nconsul_port_dns=%d\n",
 		binary(t), ports[0], ports[1], ports[2], ports[3], ports[4])
-	w := &world{platform: componenttest.Platform(t, text.String()), root: root, processes: map[string]*componenttest.Process{}}
+	w := &world{t: t, platform: componenttest.Platform(t, text.String()), root: root, processes: map[string]*componenttest.Process{}}
 	w.hosts = componenttest.Here(t, w.platform)
 	return w
 }
@@ -69,7 +70,7 @@ func (w *world) start(t *testing.T, nodes ...*cluster.Node) {
 	for _, n := range nodes {
 		part := partOf(t, w.platform, n.Name)
 		componenttest.Install(t, part, w.root)
-		w.processes[n.Name] = componenttest.Start(t, part.Units[0])
+		w.processes[n.Name] = componenttest.Start(w.t, part.Units[0])
 	}
 }
 
