@@ -5,6 +5,7 @@ package platform
 import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/base"
+	"github.com/mi-lb/mi-lb/provision/component/consul"
 	"github.com/mi-lb/mi-lb/provision/component/edge"
 	"github.com/mi-lb/mi-lb/provision/component/marathon"
 	"github.com/mi-lb/mi-lb/provision/component/mesosagent"
@@ -19,6 +20,8 @@ func Components() []component.Component {
 	return []component.Component{
 		base.New(),
 		zookeeper.New(),
+		consul.NewServer(),
+		consul.NewClient(),
 		mesosmaster.New(),
 		marathon.New(),
 		mesosagent.New(),
