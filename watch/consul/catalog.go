@@ -32,8 +32,10 @@ type catalog struct {
 	resolve    func(host string) (netip.Addr, error)
 
 	records map[key]*record
-	// in has the keys of each service and of each node.
-	in map[scope]map[key]*record
+	// in has the records of each service and of each node.
+	in map[scope][]*record
+	// atHost are those with a host name for an address.
+	atHost map[string]map[key]*record
 	// held are the records that are missing.
 	held map[key]*record
 	// heldAt finds them by address.
@@ -45,6 +47,8 @@ type catalog struct {
 	// findingsDirty says that the part's findings must be made anew.
 	findingsDirty bool
 	part          *watch.Part
+	// answers counts the answers that were taken in.
+	answers uint64
 }
 
 type record struct {
@@ -53,6 +57,8 @@ type record struct {
 	// zero while there is no contact and the clock does not run.
 	missing doubt
 	since   time.Time
+	// seen is the newest answer that had it.
+	seen uint64
 }
 
 // newCatalog starts with the part that was good when mi-lb last ran, if any.
@@ -62,7 +68,8 @@ func newCatalog(datacenter string, known *watch.Part, confirm Confirmation, reso
 		confirm:    confirm.withDefaults(),
 		resolve:    resolve,
 		records:    map[key]*record{},
-		in:         map[scope]map[key]*record{},
+		in:         map[scope][]*record{},
+		atHost:     map[string]map[key]*record{},
 		held:       map[key]*record{},
 		heldAt:     map[netip.AddrPort]map[key]*record{},
 		services:   map[string]*watch.Service{},
@@ -92,10 +99,27 @@ func (c *catalog) put(r *record) {
 	k := r.key()
 	c.records[k] = r
 	for _, s := range []scope{{ofService, r.service}, {ofNode, k.node}} {
-		if c.in[s] == nil {
-			c.in[s] = map[key]*record{}
+		c.in[s] = append(c.in[s], r)
+	}
+	c.noteHost("", r)
+}
+
+// noteHost keeps atHost in step with a record that had another host name before.
+func (c *catalog) noteHost(before string, r *record) {
+	if before == r.host {
+		return
+	}
+	if before != "" {
+		delete(c.atHost[before], r.key())
+		if len(c.atHost[before]) == 0 {
+			delete(c.atHost, before)
 		}
-		c.in[s][k] = r
+	}
+	if r.host != "" {
+		if c.atHost[r.host] == nil {
+			c.atHost[r.host] = map[key]*record{}
+		}
+		c.atHost[r.host][r.key()] = r
 	}
 }
 
@@ -104,11 +128,14 @@ func (c *catalog) drop(r *record) {
 	c.release(r)
 	delete(c.records, k)
 	for _, s := range []scope{{ofService, r.service}, {ofNode, k.node}} {
-		delete(c.in[s], k)
-		if len(c.in[s]) == 0 {
+		i := slices.Index(c.in[s], r)
+		if c.in[s] = slices.Delete(c.in[s], i, i+1); len(c.in[s]) == 0 {
 			delete(c.in, s)
 		}
 	}
+	host := r.host
+	r.host = ""
+	c.noteHost(host, r)
 	if _, had := c.findings[k]; had {
 		delete(c.findings, k)
 		c.findingsDirty = true
@@ -148,13 +175,12 @@ func (c *catalog) release(r *record) {
 // apply takes in an answer: everything that the scope has. What it lacks is gone,
 // or is held if there is a doubt.
 func (c *catalog) apply(s scope, entries []entry, why doubt, now time.Time) {
-	present := make(map[key]bool, len(entries))
+	c.answers++
 	for _, e := range entries {
-		present[e.key()] = true
 		c.see(e)
 	}
-	for k, r := range c.in[s] {
-		if !present[k] {
+	for _, r := range slices.Backward(c.in[s]) {
+		if r.seen != c.answers {
 			c.miss(r, why, now)
 		}
 	}
@@ -162,7 +188,7 @@ func (c *catalog) apply(s scope, entries []entry, why doubt, now time.Time) {
 
 // absent takes in that a whole scope is not in the datacenter's list of names.
 func (c *catalog) absent(s scope, why doubt, now time.Time) {
-	for _, r := range c.in[s] {
+	for _, r := range slices.Backward(c.in[s]) {
 		c.miss(r, why, now)
 	}
 }
@@ -202,14 +228,20 @@ func (c *catalog) see(e entry) {
 	}
 	switch {
 	case old == nil:
-		c.put(&record{entry: e})
+		old = &record{entry: e}
+		c.put(old)
 		c.dirty[e.service] = true
 	case !sameInstance(&old.instance, &e.instance):
+		host := old.host
 		old.entry = e
+		c.noteHost(host, old)
 		c.dirty[e.service] = true
 	default:
+		host := old.host
 		old.host, old.port, old.finding = e.host, e.port, e.finding
+		c.noteHost(host, old)
 	}
+	old.seen = c.answers
 	c.note(e)
 }
 
@@ -259,25 +291,14 @@ func (c *catalog) locate(e *entry, old *record) {
 
 // resolved takes in that a host name has another address.
 func (c *catalog) resolved(host string) {
-	for _, r := range c.records {
-		if r.host != host || r.missing != noDoubt {
+	for _, r := range maps.Clone(c.atHost[host]) {
+		if r.missing != noDoubt {
 			continue
 		}
 		e := r.entry
 		e.finding = nil
 		c.see(e)
 	}
-}
-
-// hosts are the names that are in use.
-func (c *catalog) hosts() map[string]bool {
-	used := map[string]bool{}
-	for _, r := range c.records {
-		if r.host != "" {
-			used[r.host] = true
-		}
-	}
-	return used
 }
 
 // interrupt stops the clocks of held records: contact is lost.

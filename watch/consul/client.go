@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +62,9 @@ func newTransport(address string, files TLS, token *tokenFile, idle int) (*trans
 		DialContext:         dialer.DialContext,
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: idle,
-		IdleConnTimeout:     90 * time.Second,
+		// The agent is near, and compressing an answer costs more than making it.
+		DisableCompression: true,
+		IdleConnTimeout:    90 * time.Second,
 	}
 	config := api.Config{Address: u.Host, PathPrefix: strings.TrimSuffix(u.Path, "/"), Scheme: "http"}
 	t := &transport{address: address, token: token, http: h}
@@ -123,20 +127,36 @@ func tlsConfig(files TLS) (*tls.Config, error) {
 
 // recorder hands the header of an answer to whoever asked in the context:
 // api.QueryMeta is not filled beyond the first header that is missing, and with
-// streaming some agents send no X-Consul-LastContact.
+// streaming some agents send no X-Consul-LastContact. It also hands over the text of an
+// answer that is not to be decoded as a whole; the client then gets a null.
 type recorder struct{ *transport }
 
-type headerKey struct{}
+type (
+	headerKey struct{}
+	bodyKey   struct{}
+)
 
 func (r recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := r.http.RoundTrip(req)
-	if err == nil && req.URL.Scheme == "https" && resp.ProtoMajor < 2 {
+	if err != nil {
+		return nil, err
+	}
+	if req.URL.Scheme == "https" && resp.ProtoMajor < 2 {
 		r.counted.Store(true)
 	}
-	if into, ok := req.Context().Value(headerKey{}).(*http.Header); ok && err == nil {
+	if into, ok := req.Context().Value(headerKey{}).(*http.Header); ok {
 		*into = resp.Header
 	}
-	return resp, err
+	if into, ok := req.Context().Value(bodyKey{}).(**bytes.Buffer); ok && resp.StatusCode == http.StatusOK {
+		*into = buffers.Get().(*bytes.Buffer)
+		(*into).Reset()
+		_, err := (*into).ReadFrom(resp.Body)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			return nil, err
+		}
+		resp.Body = io.NopCloser(strings.NewReader("null"))
+	}
+	return resp, nil
 }
 
 // meta is what an answer says about itself.
@@ -197,6 +217,24 @@ func query[T any](ctx context.Context, t *transport, datacenter string, index ui
 	value, err := read(q)
 	return value, metaOf(header), err
 }
+
+// readText is for answers that are not to be decoded as a whole. Their text must not be
+// used after the call: its buffer goes round.
+func readText(q *api.QueryOptions, read func(*api.QueryOptions) error, use func(text []byte) error) error {
+	// There is a buffer only once there is an answer.
+	var body *bytes.Buffer
+	err := read(q.WithContext(context.WithValue(q.Context(), bodyKey{}, &body)))
+	if body == nil {
+		return err
+	}
+	defer buffers.Put(body)
+	if err != nil {
+		return err
+	}
+	return use(body.Bytes())
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // refusal is an agent's 429.
 func refusal(err error) bool {

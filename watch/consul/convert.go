@@ -31,10 +31,35 @@ type entry struct {
 
 func (e entry) key() key { return key{e.instance.Node, e.instance.ID} }
 
-// convert makes an entry of what Consul says about an instance; remote says that
-// it runs in another datacenter. It is false for what is no service: proxies and
-// gateways of Consul Connect.
-func convert(node *api.Node, service *api.AgentService, checks api.HealthChecks, remote bool) (entry, bool) {
+// check is what matters of one of Consul's. One that passes has nothing but the service
+// that it is about.
+type check struct {
+	service          string // its id; "" for one of the node
+	id, name, status string
+	notes            string
+}
+
+func convertCheck(c *api.HealthCheck) check {
+	if c.Status == api.HealthPassing && !maintenance(c.CheckID) {
+		return check{service: c.ServiceID, status: api.HealthPassing}
+	}
+	return check{service: c.ServiceID, id: c.CheckID, name: c.Name, status: c.Status, notes: c.Notes}
+}
+
+func convertChecks(checks api.HealthChecks) []check {
+	all := make([]check, 0, len(checks))
+	for _, c := range checks {
+		if c != nil {
+			all = append(all, convertCheck(c))
+		}
+	}
+	return all
+}
+
+// convert makes an entry of what Consul says about an instance, but for its health;
+// remote says that it runs in another datacenter. It is false for what is no service:
+// proxies and gateways of Consul Connect.
+func convert(node *api.Node, service *api.AgentService, remote bool) (entry, bool) {
 	if node == nil || service == nil || service.Kind != api.ServiceKindTypical {
 		return entry{}, false
 	}
@@ -52,7 +77,6 @@ func convert(node *api.Node, service *api.AgentService, checks api.HealthChecks,
 	if len(e.instance.Meta) == 0 {
 		e.instance.Meta = nil
 	}
-	e.instance.Health, e.instance.Reason = health(checks)
 	e.address(node, service, remote)
 	if !askable(service.Service) {
 		e.refuse("invalid-name", "name", fmt.Sprintf("the name %q cannot be asked for in Consul's API", watch.Printable(service.Service)),
@@ -181,55 +205,56 @@ func weights(w api.AgentWeights) watch.Weights {
 
 // health is the worst of the checks in Consul's order (maintenance, critical,
 // warning, passing), and which check it is.
-func health(checks api.HealthChecks) (watch.Health, string) {
-	rank := func(c *api.HealthCheck) int {
-		switch {
-		case c == nil:
-			return 0
-		case maintenance(c):
-			return 4
-		}
-		switch c.Status {
-		case api.HealthPassing:
-			return 0
-		case api.HealthWarning:
-			return 1
-		case api.HealthCritical:
-			return 3
-		default:
-			return 2 // a status that this Consul has and we do not know
-		}
-	}
-	var worst *api.HealthCheck
-	for _, c := range checks {
-		if rank(c) == 0 {
-			continue
-		}
-		if worst == nil || rank(c) > rank(worst) || rank(c) == rank(worst) && c.CheckID < worst.CheckID {
-			worst = c
+func health(all ...[]check) (watch.Health, string) {
+	var worst *check
+	for _, checks := range all {
+		for i := range checks {
+			c := &checks[i]
+			if c.rank() == 0 {
+				continue
+			}
+			if worst == nil || c.rank() > worst.rank() || c.rank() == worst.rank() && c.id < worst.id {
+				worst = c
+			}
 		}
 	}
 	switch {
 	case worst == nil:
 		return watch.HealthPassing, ""
-	case worst.CheckID == api.NodeMaint:
-		return watch.HealthMaintenance, because("node maintenance", worst.Notes)
-	case maintenance(worst):
-		return watch.HealthMaintenance, because("service maintenance", worst.Notes)
+	case worst.id == api.NodeMaint:
+		return watch.HealthMaintenance, because("node maintenance", worst.notes)
+	case maintenance(worst.id):
+		return watch.HealthMaintenance, because("service maintenance", worst.notes)
 	}
-	name := watch.Printable(cmp.Or(worst.Name, worst.CheckID))
-	switch worst.Status {
+	name := watch.Printable(cmp.Or(worst.name, worst.id))
+	switch worst.status {
 	case api.HealthWarning:
 		return watch.HealthWarning, fmt.Sprintf("check %q warns", name)
 	case api.HealthCritical:
 		return watch.HealthCritical, fmt.Sprintf("check %q is critical", name)
 	default:
-		return watch.HealthUnknown, fmt.Sprintf("check %q is %q", name, watch.Printable(worst.Status))
+		return watch.HealthUnknown, fmt.Sprintf("check %q is %q", name, watch.Printable(worst.status))
 	}
 }
 
-func maintenance(c *api.HealthCheck) bool {
-	return c.CheckID == api.NodeMaint || strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix)
+func (c *check) rank() int {
+	if maintenance(c.id) {
+		return 4
+	}
+	switch c.status {
+	case api.HealthPassing:
+		return 0
+	case api.HealthWarning:
+		return 1
+	case api.HealthCritical:
+		return 3
+	default:
+		return 2 // a status that this Consul has and we do not know
+	}
+}
+
+func maintenance(id string) bool {
+	return id == api.NodeMaint || strings.HasPrefix(id, api.ServiceMaintPrefix)
 }
 
 func because(what, notes string) string {
@@ -246,35 +271,8 @@ func convertService(answer []*api.ServiceEntry, remote bool) []entry {
 		if s == nil {
 			continue
 		}
-		if e, ok := convert(s.Node, s.Service, s.Checks, remote); ok {
-			entries = append(entries, e)
-		}
-	}
-	return unique(entries)
-}
-
-// convertNode is a node's services and checks.
-func convertNode(services *api.CatalogNodeServiceList, checks api.HealthChecks, remote bool) []entry {
-	if services == nil {
-		return nil
-	}
-	var common api.HealthChecks
-	own := map[string]api.HealthChecks{}
-	for _, c := range checks {
-		switch {
-		case c == nil:
-		case c.ServiceID == "":
-			common = append(common, c)
-		default:
-			own[c.ServiceID] = append(own[c.ServiceID], c)
-		}
-	}
-	entries := make([]entry, 0, len(services.Services))
-	for _, s := range services.Services {
-		if s == nil {
-			continue
-		}
-		if e, ok := convert(services.Node, s, slices.Concat(common, own[s.ID]), remote); ok {
+		if e, ok := convert(s.Node, s.Service, remote); ok {
+			e.instance.Health, e.instance.Reason = health(convertChecks(s.Checks))
 			entries = append(entries, e)
 		}
 	}

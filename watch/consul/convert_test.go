@@ -32,7 +32,7 @@ func TestHealthIsTheWorstCheckInConsulsOrder(t *testing.T) {
 		{"a status nobody knows", api.HealthChecks{check("a", "molten")}, watch.HealthUnknown, `check "a" is "molten"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got, reason := health(test.checks); got != test.want || reason != test.reason {
+			if got, reason := health(convertChecks(test.checks)); got != test.want || reason != test.reason {
 				t.Errorf("%s %q, want %s %q", got, reason, test.want, test.reason)
 			}
 		})
@@ -73,7 +73,7 @@ func TestAnInstanceIsReachedWhereItCanBe(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.node.Node, test.service.Service = "n", "s"
-			e, ok := convert(&test.node, &test.service, nil, test.remote)
+			e, ok := convert(&test.node, &test.service, test.remote)
 			switch {
 			case !ok:
 				t.Fatal("not a service")
@@ -100,8 +100,17 @@ func FuzzAnswersOfTheCatalogConvertToInstancesThatCanBeUsed(f *testing.F) {
 		entries := convertService(services, remote)
 		for _, s := range services {
 			if s != nil && s.Service != nil {
-				list := &api.CatalogNodeServiceList{Node: s.Node, Services: []*api.AgentService{s.Service, nil}}
-				entries = append(entries, convertNode(list, s.Checks, remote)...)
+				list, err := json.Marshal(&api.CatalogNodeServiceList{Node: s.Node, Services: []*api.AgentService{s.Service, nil}})
+				if err != nil {
+					continue
+				}
+				reader := &nodeReader{remote: remote}
+				view := &nodeView{}
+				if view.list, err = reader.decodeServices(list); err != nil {
+					t.Fatalf("%s: %v", list, err)
+				}
+				view.common = convertChecks(s.Checks)
+				entries = append(entries, view.entries()...)
 			}
 		}
 		c := newCatalog("dc1", nil, Confirmation{}, func(string) (netip.Addr, error) { return netip.Addr{}, nil })

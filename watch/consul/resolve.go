@@ -58,12 +58,12 @@ func (r *resolver) get(host string) (netip.Addr, error) {
 	return known.address, known.err
 }
 
-// keep forgets all names that are not among these.
-func (r *resolver) keep(used map[string]bool) {
+// keep forgets all names that are not in use.
+func (r *resolver) keep(used func(host string) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for host := range r.hosts {
-		if !used[host] {
+		if !used(host) {
 			delete(r.hosts, host)
 		}
 	}

@@ -81,7 +81,12 @@ type followed struct {
 	reread bool   // a read besides the long-poll is under way
 	again  bool   // and another is wanted after it
 	fails  int
-	node   *nodeView
+
+	// Of a node:
+	node    *nodeView
+	reader  *nodeReader
+	awaited bool // the half that is wanted has a little time to come
+	read    halves
 }
 
 var (
@@ -262,6 +267,9 @@ func (s *session) reread(f *following, p *followed) {
 		return
 	}
 	p.reread, p.again = true, false
+	if p.node != nil {
+		p.read = p.node.lacks()
+	}
 	s.d.polls.Go(func() {
 		if !s.d.acquire(p.ctx) {
 			return
@@ -355,7 +363,7 @@ func (s *session) tick() {
 	}
 	s.count()
 	s.rechoose()
-	s.d.resolver.keep(s.d.catalog.hosts())
+	s.d.resolver.keep(func(host string) bool { return s.d.catalog.atHost[host] != nil })
 	s.settle()
 	s.report()
 }
