@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,7 +19,7 @@ import (
 // started now, with nothing it remembers.
 func (s *soak) compare() {
 	fresh := edge.Start(s.t, s.edgeOptions(s.binary, "127.0.0.2"))
-	edge.Wait(s.t, "the edge the same as a fresh one", func() error {
+	s.wait("the edge the same as a fresh one", func() error {
 		for _, source := range slices.Concat(s.edge.Sources(), fresh.Sources()) {
 			if source.Status != watch.Current {
 				return fmt.Errorf("%s is %s: %s", source.Source, source.Status, source.LastError)
@@ -48,6 +49,25 @@ func (s *soak) compare() {
 	}
 	s.t.Logf("HAProxy runs what a fresh start would run: %d ways to %d servers", len(s.edge.Routes().Routes), s.edge.Status().Servers)
 	fresh.Stop()
+}
+
+// comparing is how long the edge may take: what is missing after Consul went back to a
+// snapshot is held until that is confirmed, then drained.
+const comparing = 2 * time.Minute
+
+func (s *soak) wait(what string, holds func() error) {
+	s.t.Helper()
+	begin := time.Now()
+	for {
+		err := holds()
+		if err == nil || s.ctx.Err() != nil {
+			return
+		}
+		if time.Since(begin) > comparing {
+			s.t.Fatalf("not seen in %s: %s; last: %v", comparing, what, err)
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
 }
 
 // table of an edge in comparable words.

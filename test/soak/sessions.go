@@ -53,7 +53,7 @@ func startLasting(t testing.TB) lasting {
 
 func serveEcho(conn net.Conn) { _, _ = io.Copy(conn, conn) }
 
-// serveHTTP upgrades a connection for /ws, answers /poll after a while, and all else at
+// serveHTTP upgrades a connection for /ws (the one key that talk sends), answers /poll after a while, and all else at
 // once.
 func serveHTTP(conn net.Conn) {
 	for reader := bufio.NewReader(conn); ; {
@@ -68,7 +68,7 @@ func serveHTTP(conn net.Conn) {
 		}
 		switch path := strings.Fields(request)[1]; path {
 		case "/ws":
-			fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 			_, _ = io.Copy(conn, reader)
 			return
 		case "/poll":

@@ -36,6 +36,7 @@ type soak struct {
 	ctx     context.Context
 	o       options
 	random  *rand.Rand
+	end     time.Time
 	agent   *consul.Agent
 	cluster *marathon.Cluster
 	servers *world.Servers
@@ -74,6 +75,7 @@ func run(ctx context.Context, t testing.TB, o options) {
 	s := &soak{t: t, ctx: ctx, o: o, random: rand.New(rand.NewPCG(o.seed, 1)), done: map[string]int{}}
 	s.start()
 	begin := time.Now()
+	s.end = begin.Add(o.during)
 	// Faults in the last part would leave no time to see what comes of them.
 	lastFault := begin.Add(o.during - min(o.during/5, 30*time.Second))
 	pace := o.during / 60
@@ -132,7 +134,7 @@ func (s *soak) start() {
 		s.edge.WaitHTTP(hosts[i])
 	}
 	s.edge.WaitHTTP("ws." + edge.Domain)
-	s.edge.WaitPort(s.tcpPort, "")
+	s.waitEcho()
 	s.load = load.Start(s.ctx, load.Options{Address: s.edge.HTTPAddress, Hosts: hosts, Rate: s.o.rate, Connections: 32})
 	s.sessions = startSessions(s.ctx, s.edge.HTTPAddress, fmt.Sprintf("127.0.0.1:%d", s.tcpPort), s.o)
 	s.t.Cleanup(func() { s.load.Stop(); s.sessions.end() })
@@ -145,6 +147,14 @@ func (s *soak) edgeOptions(binary, servicePortAddress string) edge.Options {
 		Binary: binary, Consul: "http://" + s.agent.HTTPAddress(), Marathon: [][]string{s.cluster.URLs()},
 		Config: map[string]any{"log.level": "info", "haproxy.path": s.o.haproxy, "listen.service_port_address": servicePortAddress},
 	}
+}
+
+// waitEcho returns when the TCP service port serves.
+func (s *soak) waitEcho() {
+	s.t.Helper()
+	edge.Wait(s.t, "an echo through the service port", func() error {
+		return talk(s.ctx, fmt.Sprintf("127.0.0.1:%d", s.tcpPort), "", time.Millisecond)
+	})
 }
 
 func (s *soak) check(err error) {
@@ -200,13 +210,19 @@ func (s *soak) finish() {
 	if unexpected > 0 || results.Requests() == 0 {
 		s.t.Errorf("of %d requests %d failed with nothing killed: %s", results.Requests(), unexpected, results.Reasons())
 	}
-	broken := 0
+	broken, first, unexpectedly := 0, map[string]time.Time{}, map[string]int{}
 	for _, b := range s.sessions.broken {
 		if s.mayFail(b.at) {
 			broken++
-		} else {
-			s.t.Errorf("a %s broke at %s with nothing killed: %v", b.kind, b.at.Format(time.TimeOnly), b.err)
+			continue
 		}
+		what := fmt.Sprintf("%s: %v", b.kind, b.err)
+		if unexpectedly[what]++; unexpectedly[what] == 1 {
+			first[what] = b.at
+		}
+	}
+	for what, n := range unexpectedly {
+		s.t.Errorf("%d broke with nothing killed, the first at %s: %s", n, first[what].Format(time.TimeOnly), what)
 	}
 	s.t.Logf("lasting connections: %d of %v; %d broke while HAProxy was killed", s.sessions.total(), s.sessions.opened, broken)
 	s.bounds()
