@@ -6,10 +6,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 SOURCES := $(shell find cmd lb watch templates provision deploy -name '*.go' -o -path '*/builtin/*' -o -name '*.html' 2>/dev/null) go.mod go.sum
 
-.PHONY: build tools demo test lint bench fuzz clean help
+.PHONY: build tools demo test test-newer lint bench fuzz clean help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: bin/mi-lb ## build bin/mi-lb
 
@@ -36,6 +36,16 @@ prerequisites-%:
 test: consul build ## run all tests, with the race detector
 	@test/prerequisites test
 	$(GO) test -race -timeout 40m $(TESTFLAGS) ./...
+	@$(MAKE) --no-print-directory test-newer
+
+# The HAProxy of newer releases of Debian, fetched into the user's cache: trixie has
+# 3.0, sid 3.2, experimental 3.4.
+NEWER ?= trixie
+test-newer: consul ## run the tests that use HAProxy with a newer one; NEWER="trixie sid experimental" are more
+	@test/prerequisites test
+	@directories=$$(test/newer-haproxy $(NEWER)) && for directory in $$directories; do \
+	  PATH=$$directory:$$PATH $(GO) test -race -count 1 -timeout 20m $(TESTFLAGS) ./lb/haproxy/... ./test/compile ./test/e2e || exit 1; \
+	done
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
