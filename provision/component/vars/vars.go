@@ -103,6 +103,24 @@ func (r *Reader) Text(name, otherwise string) string {
 	return s
 }
 
+// Lines are a text of several lines, as a key is; it ends with a newline, or is
+// empty.
+func (r *Reader) Lines(name string) string {
+	v, ok := r.value(name)
+	if !ok {
+		return ""
+	}
+	s, ok := inventory.Text(v.Value)
+	if !ok || strings.ContainsAny(s, "\r\x00") {
+		r.refuse(name, v.At, "must be a text")
+		return ""
+	}
+	if s = strings.TrimSpace(s); s != "" {
+		s += "\n"
+	}
+	return s
+}
+
 // Matching is a text that must match a pattern as a whole; what names that kind
 // of text for messages: "the name of a user".
 func (r *Reader) Matching(name, otherwise string, pattern *regexp.Regexp, what string) string {

@@ -72,6 +72,7 @@ func TestValuesAreReadAsTheirType(t *testing.T) {
 		"path":              {r.Path("path", "/x"), "/srv/data"},
 		"object":            {r.Object("nested"), map[string]any{"a": map[string]any{"b": []any{int64(1), true}}}},
 		"set":               {r.Set("text"), true},
+		"lines":             {r.Lines("lines"), "a\nb\n"},
 		"not set":           {r.Set("nothing"), false},
 	} {
 		if d := cmp.Diff(c.want, c.got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
