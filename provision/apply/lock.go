@@ -79,8 +79,7 @@ mine() { [ "$(head -n 1 "$lock" 2>/dev/null)" = "$owner" ]; }
 back() { exec 9>"$lock.guard"; flock -w 10 9; ! mine || rm -f "$lock"; }
 exec 9>"$lock.guard" && flock -w 20 9 || { echo 'its guard cannot be locked' >&2; exit 1; }
 if [ -e "$lock" ] && ! mine; then
-	age=$(($(date +%%s) - $(stat -c %%Y "$lock")))
-	if [ "$age" -lt %[3]d ] && [ "$age" -gt -%[3]d ]; then echo %[4]s; cat "$lock"; exit 0; fi
+	if [ -n "$(find "$lock" -newermt '-%[3]d seconds' ! -newermt '%[3]d seconds')" ]; then echo %[4]s; cat "$lock"; exit 0; fi
 fi
 printf '%%s\n' "$owner" >"$lock" || exit 1
 trap back EXIT; trap 'exit 143' TERM INT HUP
