@@ -57,9 +57,14 @@ FUZZTIME ?= 60s
 fuzz: ## run every fuzz target for FUZZTIME (60s)
 	@test/fuzz $(FUZZTIME)
 
-bench: consul build ## measure mi-lb beside its peers; tables and charts go to docs/benchmarks
+bench: consul ## measure mi-lb beside its peers (half an hour); tables and charts go to docs/benchmarks; BENCH=-help lists flags
 	@test/prerequisites bench
-	$(GO) run ./test/bench
+	$(GO) run ./test/bench $(BENCH)
+
+SOAK ?= 10m
+soak: consul ## let an edge live through months of faults in SOAK (10m)
+	@test/prerequisites bench
+	$(GO) run ./test/soak -for $(SOAK)
 
 clean: ## remove what was built
 	rm -rf bin

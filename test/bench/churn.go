@@ -283,7 +283,7 @@ func churnPart(results []churnResult) report.Part {
 			report.Megabytes(r.Memory), report.Megabytes(r.PeakMemory), report.Megabytes(r.HAProxyMemory), report.Megabytes(r.HAProxyPeak),
 		})
 	}
-	return report.Part{Name: "churn", Title: "Changes under load", Intro: intro, Tables: []report.Table{latency, cost}, Raw: results}
+	return report.Part{Name: "churn", Title: "Changes under load", Intro: intro, Tables: []report.Table{latency, cost}, Charts: churnCharts(results), Raw: results}
 }
 
 // kindsOf changes in one line.

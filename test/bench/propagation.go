@@ -30,6 +30,9 @@ type propagationResult struct {
 // lostAfter is when a change is given up.
 const lostAfter = 15 * time.Second
 
+// The changes that are of whole services.
+const newService, serviceRemoved = "new service", "service removed"
+
 // spacing between two requests of the one client that looks whether traffic follows.
 const spacing = 500 * time.Microsecond
 
@@ -66,7 +69,7 @@ func (m *measuring) propagation() []propagationResult {
 				results[c.name] = r
 			}
 			// Not in step with anything that is periodic.
-			time.Sleep(100*time.Millisecond + rand.N(100*time.Millisecond))
+			time.Sleep(leastPause + rand.N(leastPause))
 			took, failed, ok := m.follow(c)
 			r.Times = append(r.Times, took)
 			r.Failed += failed
@@ -97,10 +100,13 @@ func (m *measuring) changes(round int) []change {
 		{name: "turns critical", do: func() error { return m.world.SetHealth(added, api.HealthCritical) }, host: host, by: by, gone: true},
 		{name: "turns passing", do: func() error { return m.world.SetHealth(added, api.HealthPassing) }, host: host, by: by},
 		{name: "instance removed", do: func() error { return m.world.Deregister(added) }, host: host, by: by, gone: true},
-		{name: "new service", do: func() error { return m.world.Register(alone) }, host: subject.Host(alone.Service), by: alone.Address.String(), service: true},
-		{name: "service removed", do: func() error { return m.world.Deregister(alone) }, host: subject.Host(alone.Service), by: alone.Address.String(), gone: true, service: true},
+		{name: newService, do: func() error { return m.world.Register(alone) }, host: subject.Host(alone.Service), by: alone.Address.String(), service: true},
+		{name: serviceRemoved, do: func() error { return m.world.Deregister(alone) }, host: subject.Host(alone.Service), by: alone.Address.String(), gone: true, service: true},
 	}
 }
+
+// leastPause is between two changes; at most, it is twice as long.
+const leastPause = 100 * time.Millisecond
 
 // still is how many answers in a row by others say that an instance has no more
 // traffic: the two of a service take turns.
@@ -147,8 +153,9 @@ func (m *measuring) follow(c change) (took time.Duration, failed int, ok bool) {
 
 func propagationPart(results []propagationResult) report.Part {
 	table := report.Table{
-		Head: []string{"services", "change", "", "p50", "p99", "max", "measured", "lost", "failed requests"},
-		Note: fmt.Sprintf("From sending the change to Consul to the first HTTP request that shows it. Lost changes were not followed in %s, and count as that.", lostAfter),
+		Title: "Each kind of change",
+		Head:  []string{"services", "change", "", "p50", "p99", "max", "measured", "lost", "failed requests"},
+		Note:  fmt.Sprintf("From sending the change to Consul to the first HTTP request that shows it. Lost changes were not followed in %s, and count as that.", lostAfter),
 	}
 	for _, r := range results {
 		table.Rows = append(table.Rows, []string{
@@ -157,5 +164,10 @@ func propagationPart(results []propagationResult) report.Part {
 			fmt.Sprint(len(r.Times)), fmt.Sprint(r.Lost), fmt.Sprint(r.Failed),
 		})
 	}
-	return report.Part{Name: "propagation", Title: "From a change in Consul to traffic", Tables: []report.Table{table}, Raw: results}
+	intro := fmt.Sprintf("One client asks for one service every %s over a kept connection while one thing changes in Consul. Changes are %d ms to %d ms apart, and the next waits until traffic has followed the last.",
+		spacing, leastPause.Milliseconds(), 2*leastPause.Milliseconds())
+	return report.Part{
+		Name: "propagation", Title: "From a change in Consul to traffic", Intro: intro,
+		Tables: []report.Table{ratios(results), table}, Charts: propagationCharts(results), Raw: results,
+	}
 }

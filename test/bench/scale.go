@@ -119,5 +119,5 @@ func scalePart(results []scaleResult) report.Part {
 			fmt.Sprintf("%d for %d changes", r.Reloads, r.Changes),
 		})
 	}
-	return report.Part{Name: "scale", Title: "What a catalog costs", Tables: []report.Table{table}, Raw: results}
+	return report.Part{Name: "scale", Title: "What a catalog costs", Tables: []report.Table{table}, Charts: scaleCharts(results), Raw: results}
 }
