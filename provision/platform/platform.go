@@ -6,6 +6,7 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/base"
 	"github.com/mi-lb/mi-lb/provision/component/consul"
+	"github.com/mi-lb/mi-lb/provision/component/docker"
 	"github.com/mi-lb/mi-lb/provision/component/edge"
 	"github.com/mi-lb/mi-lb/provision/component/marathon"
 	"github.com/mi-lb/mi-lb/provision/component/mesosagent"
@@ -19,6 +20,7 @@ import (
 func Components() []component.Component {
 	return []component.Component{
 		base.New(),
+		docker.New(),
 		zookeeper.New(),
 		consul.NewServer(),
 		consul.NewClient(),
