@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,19 +18,91 @@ const savedFormat = 1
 type savedSnapshot struct {
 	Format   int       `json:"format"`
 	SavedAt  time.Time `json:"savedAt"`
-	Snapshot *Snapshot `json:"snapshot"`
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
 }
 
 // Save writes the snapshot to a file, whole or not at all, readable by its owner only.
+// It never has more than a service or an app of it in memory as text.
 func Save(path string, snapshot *Snapshot, now time.Time) error {
-	data, err := json.Marshal(savedSnapshot{Format: savedFormat, SavedAt: now, Snapshot: snapshot})
+	file, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithExistingPermissions())
 	if err != nil {
-		return fmt.Errorf("encode snapshot: %w", err)
-	}
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
 		return fmt.Errorf("save snapshot: %w", err)
 	}
+	defer func() { _ = file.Cleanup() }()
+	w := &savedWriter{to: bufio.NewWriterSize(file, 1<<16)}
+	w.snapshot(snapshot, now)
+	if w.err == nil {
+		w.err = w.to.Flush()
+	}
+	if w.err == nil {
+		w.err = file.CloseAtomicallyReplace()
+	}
+	if w.err != nil {
+		return fmt.Errorf("save snapshot: %w", w.err)
+	}
 	return nil
+}
+
+// savedWriter writes what json.Marshal would, piece by piece, until the first error.
+type savedWriter struct {
+	to  *bufio.Writer
+	err error
+}
+
+func (w *savedWriter) text(s string) {
+	if w.err == nil {
+		_, w.err = w.to.WriteString(s)
+	}
+}
+
+// open writes a value that is an object and has a field, without its end.
+func (w *savedWriter) open(object any) {
+	w.value(object, 1)
+}
+
+func (w *savedWriter) value(value any, without int) {
+	if w.err != nil {
+		return
+	}
+	var data []byte
+	if data, w.err = json.Marshal(value); w.err == nil {
+		_, w.err = w.to.Write(data[:len(data)-without])
+	}
+}
+
+func (w *savedWriter) snapshot(s *Snapshot, now time.Time) {
+	w.open(savedSnapshot{Format: savedFormat, SavedAt: now})
+	w.text(`,"snapshot":`)
+	about := *s
+	about.Parts = nil
+	w.open(about)
+	w.text(`,"parts":[`)
+	for i, part := range s.Parts {
+		if i > 0 {
+			w.text(",")
+		}
+		about := *part
+		about.Services, about.Apps = nil, nil
+		w.open(about)
+		writeMap(w, "services", part.Services)
+		writeMap(w, "apps", part.Apps)
+		w.text("}")
+	}
+	w.text("]}}")
+}
+
+func writeMap[T any](w *savedWriter, name string, all map[string]*T) {
+	between := `,"` + name + `":{`
+	for key, value := range all {
+		w.text(between)
+		w.value(key, 0)
+		w.text(":")
+		w.value(value, 0)
+		between = ","
+	}
+	if len(all) > 0 {
+		w.text("}")
+	}
 }
 
 // Load reads what Save wrote, and when. Without a file the snapshot is nil and

@@ -14,7 +14,7 @@ type Snapshot struct {
 	// Datacenter is the local one.
 	Datacenter string `json:"datacenter"`
 	// Parts, sorted by source.
-	Parts []*Part `json:"parts"`
+	Parts []*Part `json:"parts,omitempty"`
 	// At is when the newest part was received: where the clock of "event to
 	// applied" starts.
 	At time.Time `json:"at"`

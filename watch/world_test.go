@@ -103,7 +103,8 @@ func TestSavedSnapshotIsTheSame(t *testing.T) {
 		t.Fatalf("without a file: %v, %v", s, err)
 	}
 	w := NewWorld(nil, "dc1", clock())
-	w.Publish(part(Consul, "dc1", "web"))
+	w.Publish(part(Consul, "dc1", "web", "api", `"odd\name`))
+	w.Publish(&Part{Source: Source{File, "f"}})
 	w.Publish(&Part{Source: Source{Marathon, "m"}, Apps: map[string]*App{"/a": {ID: "/a", Tasks: []Task{{
 		ID: "a.1", Addresses: []netip.AddrPort{{}, netip.MustParseAddrPort("10.0.0.1:31000")}, Health: HealthCritical,
 	}}}}})
@@ -119,7 +120,7 @@ func TestSavedSnapshotIsTheSame(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
 		t.Errorf("-saved +loaded:\n%s", diff)
 	}
-	if resumed, _ := NewWorld(got, "dc1", clock()).Snapshot(); len(resumed.Parts) != 2 || resumed.Revision != want.Revision {
+	if resumed, _ := NewWorld(got, "dc1", clock()).Snapshot(); len(resumed.Parts) != 3 || resumed.Revision != want.Revision {
 		t.Errorf("resumed %+v", resumed)
 	}
 	info, err := os.Stat(path)

@@ -20,8 +20,10 @@ const (
 	// settleFor is how long the first table waits for sources that have not
 	// answered: routes that one of them has should not go to another's meanwhile.
 	settleFor = 5 * time.Second
-	// saveEvery is the least time between two savings of the snapshot.
+	// saveEvery is the least time between two savings of the snapshot, which are to take
+	// one saveShare-th of the time at most.
 	saveEvery = 2 * time.Second
+	saveShare = 50
 )
 
 // watching is the watchers that run, to be ended together.
@@ -158,11 +160,14 @@ func (e *edge) loadSnapshot() *watch.Snapshot {
 
 func (e *edge) saveSnapshots(ctx context.Context, world *watch.World) {
 	var last *watch.Snapshot
+	var next time.Time
 	save := func() {
 		snapshot, _ := world.Snapshot()
 		if snapshot == last || len(snapshot.Parts) == 0 {
 			return
 		}
+		began := time.Now()
+		defer func() { next = time.Now().Add(saveShare * time.Since(began)) }()
 		if err := watch.Save(e.paths.snapshot, snapshot, time.Now()); err != nil {
 			e.log.Warn("the snapshot is not saved", "error", err)
 			return
@@ -176,8 +181,10 @@ func (e *edge) saveSnapshots(ctx context.Context, world *watch.World) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			save()
+		case now := <-tick.C:
+			if !now.Before(next) {
+				save()
+			}
 		}
 	}
 }
