@@ -6,6 +6,7 @@ import (
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/base"
 	"github.com/mi-lb/mi-lb/provision/component/consul"
+	"github.com/mi-lb/mi-lb/provision/component/dns"
 	"github.com/mi-lb/mi-lb/provision/component/docker"
 	"github.com/mi-lb/mi-lb/provision/component/edge"
 	"github.com/mi-lb/mi-lb/provision/component/marathon"
@@ -24,6 +25,7 @@ func Components() []component.Component {
 		zookeeper.New(),
 		consul.NewServer(),
 		consul.NewClient(),
+		dns.New(),
 		mesosmaster.New(),
 		marathon.New(),
 		mesosagent.New(),
