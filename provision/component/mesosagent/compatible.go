@@ -2,6 +2,7 @@ package mesosagent
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -50,8 +51,8 @@ func parse(text string) map[string][]string {
 // reconfiguration policy "additive" sees it: numbers may grow, ranges and sets may
 // have more, texts must stay, nothing may go.
 func additive(before, now map[string][]string) string {
-	for name, old := range before {
-		new := now[name]
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		old, new := before[name], now[name]
 		if len(new) < len(old) {
 			return name + " is removed"
 		}
