@@ -13,8 +13,10 @@ import (
 
 const (
 	// gather is how long changes are collected before they are published: Consul
-	// wakes the polls that one change concerns within this time.
+	// wakes the polls that one change concerns within this time. The first change after
+	// some quiet is published at once.
 	gather = 2 * time.Millisecond
+	quiet  = 20 * time.Millisecond
 	// firstLimit is how long the first part waits for answers that do not come.
 	firstLimit = 15 * time.Second
 	pulseWait  = time.Minute
@@ -58,6 +60,7 @@ type session struct {
 	settled  bool // everything has answered once
 	started  time.Time
 	flushAt  <-chan time.Time
+	flushed  time.Time
 	// failing are the polls and the reads besides them whose newest try failed, each
 	// with how long it matters.
 	failing map[any]context.Context
@@ -129,7 +132,11 @@ func (s *session) run(ctx context.Context) error {
 			s.tick()
 		}
 		if s.flushAt == nil && s.d.catalog.changed() && s.complete() {
-			s.flushAt = time.After(gather)
+			if time.Since(s.flushed) > quiet {
+				s.flush()
+			} else {
+				s.flushAt = time.After(gather)
+			}
 		}
 	}
 	return s.err
@@ -411,6 +418,7 @@ func (s *session) rechoose() {
 
 func (s *session) flush() {
 	if part := s.d.catalog.flush(); part != nil {
+		s.flushed = time.Now()
 		s.d.sink.Publish(part)
 	}
 	s.report()

@@ -50,7 +50,7 @@ type Config struct {
 // Intervals say when a watcher does what. The defaults suit real clusters.
 type Intervals struct {
 	// Resync is how often everything is read although the event stream is fine;
-	// it varies by a fifth. Default 60 s.
+	// it varies by a fifth. Default 28 s, and longer where reading takes long.
 	Resync time.Duration
 	// Poll is how often everything is read while there is no event stream.
 	// Default 5 s.
@@ -81,7 +81,7 @@ func (i Intervals) withDefaults() Intervals {
 		value   *time.Duration
 		instead time.Duration
 	}{
-		{&i.Resync, time.Minute}, {&i.Poll, 5 * time.Second}, {&i.Idle, 30 * time.Second},
+		{&i.Resync, 28 * time.Second}, {&i.Poll, 5 * time.Second}, {&i.Idle, 30 * time.Second},
 		{&i.Slow, 4 * time.Second}, {&i.Read, 30 * time.Second},
 		{&i.Retry, 250 * time.Millisecond}, {&i.RetryMost, 3 * time.Second},
 		{&i.Confirm, 2 * time.Second}, {&i.Resolve, time.Minute}, {&i.Linger, 2 * time.Minute},

@@ -68,6 +68,9 @@ const (
 	// betweenLists between two of everything.
 	betweenReads = 100 * time.Millisecond
 	betweenLists = time.Second
+	// shareOfLists is for how many times as long as reading everything takes it is left
+	// alone, where that is more than the usual time.
+	shareOfLists = 50
 	// mostReads is how many apps are read at once, and mostDue how many may
 	// wait until reading everything is cheaper.
 	mostReads = 4
@@ -364,7 +367,7 @@ func (l *loop) scheduleAll(now time.Time) {
 	}
 	every := l.w.config.Intervals.Poll
 	if l.streamUp {
-		every = l.w.config.Intervals.Resync
+		every = max(l.w.config.Intervals.Resync, shareOfLists*l.listTook)
 		every += time.Duration((rand.Float64() - 0.5) * 0.4 * float64(every))
 	}
 	l.dueAll = now.Add(every)
