@@ -19,6 +19,8 @@ var programs struct {
 	consul   string
 	mesos    string // archive
 	marathon string // archive
+
+	testserver string // what containers run, itself
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -40,12 +42,8 @@ func run(m *testing.M) int {
 
 func buildPrograms(dir string) (err error) {
 	ctx := context.Background()
-	programs.miLB = filepath.Join(dir, "mi-lb")
-	command := exec.CommandContext(ctx, "go", "build", "-o", programs.miLB, "github.com/mi-lb/mi-lb/cmd/mi-lb")
-	// Static: machines need not have this one's C library.
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build mi-lb: %w\n%s", err, output)
+	if programs.miLB, err = build(ctx, dir, "cmd/mi-lb"); err != nil {
+		return err
 	}
 	if programs.consul, err = consul.Binary(ctx); err != nil {
 		return err
@@ -54,6 +52,21 @@ func buildPrograms(dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	if programs.testserver, err = build(ctx, dir, "test/docker/testserver"); err != nil {
+		return err
+	}
 	programs.mesos, programs.marathon = archives.Mesos, archives.Marathon
 	return nil
+}
+
+// build builds a program of this checkout and returns its path. It is static: the
+// machines need not have this one's C library.
+func build(ctx context.Context, dir, source string) (string, error) {
+	path := filepath.Join(dir, filepath.Base(source))
+	command := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", path, "github.com/mi-lb/mi-lb/"+source)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", source, err, output)
+	}
+	return path, nil
 }

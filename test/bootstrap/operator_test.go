@@ -210,6 +210,16 @@ func (r *running) wait() result {
 // killAt kills it as soon as it has printed something that has the text.
 func (r *running) killAt(text string) {
 	r.t.Helper()
+	r.until(text)
+	if err := r.command.Process.Kill(); err != nil {
+		r.t.Fatal(err)
+	}
+	<-r.done
+}
+
+// until returns when it has printed something that has the text.
+func (r *running) until(text string) {
+	r.t.Helper()
 	begun := time.Now()
 	for !strings.Contains(r.stdout.String()+r.stderr.String(), text) {
 		select {
@@ -221,10 +231,6 @@ func (r *running) killAt(text string) {
 			r.t.Fatalf("it does not say %q: %s%s", text, r.stdout.String(), r.stderr.String())
 		}
 	}
-	if err := r.command.Process.Kill(); err != nil {
-		r.t.Fatal(err)
-	}
-	<-r.done
 }
 
 // output collects what is written.
