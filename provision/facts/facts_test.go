@@ -67,7 +67,7 @@ func TestGatherSaysWhatIsThere(t *testing.T) {
 	if len(f.Files) != 3 {
 		t.Errorf("files: %v", f.Files)
 	}
-	if len(f.Stamps) != 1 || f.Stamps["consul.service"] != "abc\n" {
+	if len(f.Stamps) != 1 || f.Stamps["consul.service"] != "abc" {
 		t.Errorf("stamps: %q", f.Stamps)
 	}
 	if f.Packages["coreutils"] == "" || len(f.Packages) != 1 {
@@ -161,11 +161,11 @@ func TestUnitsAreRead(t *testing.T) {
 
 func TestAnswersThatEndTooEarlyAreErrors(t *testing.T) {
 	for _, answer := range []string{"", "mi-lb-facts 1\n", "mi-lb-facts 1\nnow  MQo=\n", "now  MQo=\nend\n", "mi-lb-facts 1\nnow\nend\n", "mi-lb-facts 1\nnow  ?\nend\n"} {
-		if f, err := parse([]byte(answer), time.Time{}); err == nil {
+		if f, err := parse([]byte(answer), Ask{}, time.Time{}); err == nil {
 			t.Errorf("%q is %+v", answer, f)
 		}
 	}
-	if _, err := parse([]byte("Welcome!\nmi-lb-facts 1\nnow  MQo=\nend\n"), time.Time{}); err != nil {
+	if _, err := parse([]byte("Welcome!\nmi-lb-facts 1\nnow  MQo=\nend\n"), Ask{}, time.Time{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -184,7 +184,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(out)
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		facts, err := parse(answer, time.Unix(0, 0))
+		facts, err := parse(answer, Ask{Disks: []string{"/"}}, time.Unix(0, 0))
 		if (facts == nil) == (err == nil) {
 			t.Fatalf("%v %v", facts, err)
 		}
@@ -192,15 +192,15 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzRecords(f *testing.F) {
-	f.Add("Id=a.service", "/proc/1/comm:x", "0100007F:1F90 00000000:0000 7", "root:x:0:0:r:/root:/bin/sh\nroot", "Filesystem\n/dev/sda 1 2 3 4% /", "81a4 root:root 1 2 /x", "ID=debian")
+	f.Add("Id=a.service", "/proc/1/comm:x", "tcp 0100007F:1F90 00000000:0000 7", "root:x:0:0:r:/root:/bin/sh\nroot", "Filesystem\n/dev/sda 1 2 3 4% /", "81a4 root:root 1 2 /x", "ID=debian")
 	f.Fuzz(func(t *testing.T, unitText, comm, sockets, userText, df, stat, release string) {
 		facts := &Facts{Units: map[string]Unit{}, Files: map[string]File{}, Packages: map[string]string{}}
 		units(unitText, facts)
-		r := records{"sockets": {"tcp": sockets, "udp6": sockets}, "stat": {"": stat}, "sha256": {"": stat}, "empty": {"": stat}, "os-release": {"": release}, "systemd": {"": release},
+		r := records{"sockets": {"": sockets}, "stat": {"": stat}, "sha256": {"": stat}, "empty": {"": stat}, "os-release": {"": release}, "systemd": {"": release},
 			"addresses": {"": df}, "routes": {"": df}, "dpkg": {"": df}, "rpm": {"": df}, "versionlock": {"": df}, "cgroups": {"": comm}, "owners": {"": df}}
 		listeners(r, processNames(comm))
 		user(userText)
-		disk(df)
+		disks([]string{"/"}, df)
 		files(r, facts)
 		system(r)
 		addresses(r)

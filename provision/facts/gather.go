@@ -51,7 +51,7 @@ func gather(ctx context.Context, host Runner, ask Ask, root bool) (*Facts, error
 	if err != nil {
 		return nil, fmt.Errorf("find out what %s is: %w", host.Name(), err)
 	}
-	f, err := parse(out.data.Bytes(), begun.Add(out.first().Sub(begun)/2))
+	f, err := parse(out.data.Bytes(), ask, begun.Add(out.first().Sub(begun)/2))
 	if err != nil {
 		return nil, fmt.Errorf("find out what %s is: %w", host.Name(), err)
 	}

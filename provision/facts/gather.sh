@@ -5,8 +5,8 @@
 # files, contents, looks, units, packages, users, disks and stamps are set before.
 export LC_ALL=C TZ=UTC PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-pack() { base64 | tr -d '\n'; }
-name() { printf '%s ' "$1"; printf %s "$2" | pack; printf ' '; }
+pack() { base64 -w 0; }
+name() { printf '%s ' "$1"; [ -z "$2" ] || printf %s "$2" | pack; printf ' '; }
 # say WORD NAME: standard input is the text.
 say() { name "$1" "$2"; pack; echo; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -48,9 +48,12 @@ gather() {
 		systemctl show -p Id -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID -p NRestarts -p ActiveEnterTimestamp -p NeedDaemonReload -- $units 2>/dev/null | say units ''
 	fi
 	if [ -d "$stamps" ]; then
-		find "$stamps" -maxdepth 1 -type f ! -name '.*' 2>/dev/null | while IFS= read -r f; do
-			say stamp "${f##*/}" <"$f"
-		done
+		for f in "$stamps"/*; do
+			if [ -f "$f" ]; then
+				IFS= read -r line <"$f"
+				printf '%s %s\n' "${f##*/}" "$line"
+			fi
+		done | say stamps ''
 	fi
 	echo end
 }
@@ -58,10 +61,8 @@ gather() {
 # Sockets that listen, and which processes have them.
 sockets() {
 	for kind in tcp tcp6 udp udp6; do
-		if [ -r "/proc/net/$kind" ]; then
-			awk 'NR > 1 && $4 == (kind ~ /tcp/ ? "0A" : "07") { print $2, $3, $10 }' kind="$kind" "/proc/net/$kind" | say sockets "$kind"
-		fi
-	done
+		if [ -r "/proc/net/$kind" ]; then echo "/proc/net/$kind"; fi
+	done | xargs -r awk 'FNR > 1 && $4 == (FILENAME ~ /tcp/ ? "0A" : "07") { kind = FILENAME; sub(/.*\//, "", kind); print kind, $2, $3, $10 }' | say sockets ''
 	find /proc/[0-9]*/fd -maxdepth 1 -lname 'socket:*' -printf '%h %l\n' 2>/dev/null | awk '
 		function wanted(file, state,    line, field) {
 			while ((getline line < file) > 0) {
@@ -91,12 +92,20 @@ installed() {
 	fi
 }
 
+# df prints a line for each path, in their order.
 disk_of() {
-	each "$disks" | while IFS= read -r path; do
-		there=$path
-		while [ ! -e "$there" ] && [ -n "$there" ]; do there=${there%/*}; done
-		{ df -Pk "${there:-/}"; df -Pi "${there:-/}"; } 2>/dev/null | say disk "$path"
-	done
+	[ -n "$disks" ] || return 0
+	{
+		each "$disks" | while IFS= read -r path; do
+			while [ ! -e "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
+			printf '%s\0' "${path:-/}"
+		done | xargs -0 df -Pk
+		echo inodes
+		each "$disks" | while IFS= read -r path; do
+			while [ ! -e "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
+			printf '%s\0' "${path:-/}"
+		done | xargs -0 df -Pi
+	} 2>/dev/null | say disks ''
 }
 
 each() { [ -z "$1" ] || printf '%s\n' "$1"; }
@@ -113,7 +122,7 @@ $contents" | grep . | while IFS= read -r f; do
 $contents
 $looks" | grep . | while IFS= read -r f; do
 		if [ -d "$f" ]; then printf '%s\0' "$f"; fi
-	done | xargs -0 -r -I '{}' find '{}' -maxdepth 0 -empty 2>/dev/null | say empty ''
+	done | xargs -0 -r sh -c 'find "$@" -maxdepth 0 -empty' sh 2>/dev/null | say empty ''
 	each "$contents" | while IFS= read -r f; do
 		if [ -f "$f" ] && [ -r "$f" ]; then head -c 1048576 -- "$f" | say content "$f"; fi
 	done

@@ -60,25 +60,23 @@ func listeners(r records, names map[int]string) []Listener {
 	}
 	units := processUnits(r.get("cgroups"))
 	all := []Listener{}
-	for kind, text := range r["sockets"] {
-		for line := range strings.Lines(text) {
-			fields := strings.Fields(line)
-			if len(fields) != 3 {
-				continue
-			}
-			local, err := procAddress(fields[0])
-			if err != nil {
-				continue
-			}
-			if remote, err := procAddress(fields[1]); err != nil || remote.Port() != 0 {
-				continue // a UDP socket that is connected
-			}
-			l := Listener{Network: strings.TrimSuffix(kind, "6"), Address: local}
-			if pid, ok := owners[fields[2]]; ok {
-				l.PID, l.Process, l.Unit = pid, names[pid], units[pid]
-			}
-			all = append(all, l)
+	for line := range strings.Lines(r.get("sockets")) {
+		fields := strings.Fields(line)
+		if len(fields) != 4 {
+			continue
 		}
+		local, err := procAddress(fields[1])
+		if err != nil {
+			continue
+		}
+		if remote, err := procAddress(fields[2]); err != nil || remote.Port() != 0 {
+			continue // a UDP socket that is connected
+		}
+		l := Listener{Network: strings.TrimSuffix(fields[0], "6"), Address: local}
+		if pid, ok := owners[fields[3]]; ok {
+			l.PID, l.Process, l.Unit = pid, names[pid], units[pid]
+		}
+		all = append(all, l)
 	}
 	slices.SortFunc(all, func(a, b Listener) int {
 		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Address.Port(), b.Address.Port()), a.Address.Addr().Compare(b.Address.Addr()), cmp.Compare(a.PID, b.PID))

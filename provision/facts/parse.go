@@ -75,7 +75,7 @@ func read(answer []byte) (records, error) {
 
 // parse is what an answer means. middle is when the machine said what time it is,
 // by our clock.
-func parse(answer []byte, middle time.Time) (*Facts, error) {
+func parse(answer []byte, ask Ask, middle time.Time) (*Facts, error) {
 	r, err := read(answer)
 	if err != nil {
 		return nil, err
@@ -118,13 +118,13 @@ func parse(answer []byte, middle time.Time) (*Facts, error) {
 			f.Users[name] = u
 		}
 	}
-	for path, text := range r["disk"] {
-		f.Disks[path] = disk(text)
-	}
+	f.Disks = disks(ask.Disks, r.get("disks"))
 	files(r, f)
 	units(r.get("units"), f)
-	for name, text := range r["stamp"] {
-		f.Stamps[name] = text
+	for line := range strings.Lines(r.get("stamps")) {
+		if name, text, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && name != "" && name[0] != '.' && name != "*" {
+			f.Stamps[name] = text
+		}
 	}
 	return f, nil
 }
@@ -224,23 +224,44 @@ func kibibytes(s string) int64 {
 	return n * 1024
 }
 
-// disk is what df says of blocks and of inodes.
-func disk(text string) Disk {
-	var d Disk
-	var rows [][]string
+// disks are what df says of blocks and of inodes, a line for each path. Of a path
+// that df says nothing of, nothing is known.
+func disks(paths []string, text string) map[string]Disk {
+	all := map[string]Disk{}
+	blocks, inodes, _ := strings.Cut(text, "\ninodes\n")
+	free := rows(inodes)
+	for i, row := range rows(blocks) {
+		if len(rows(blocks)) != len(paths) {
+			break
+		}
+		d := Disk{Total: kibibytes(row[0]), Free: kibibytes(row[2])}
+		if len(free) == len(paths) {
+			d.Inodes, _ = strconv.ParseInt(free[i][2], 10, 64)
+		}
+		all[paths[i]] = d
+	}
+	return all
+}
+
+// rows are the numbers in df's lines: total, used, available. Names of file systems
+// may have spaces, and are left out.
+func rows(text string) [][]string {
+	var all [][]string
 	for line := range strings.Lines(text) {
-		if fields := strings.Fields(line); len(fields) >= 6 && fields[0] != "Filesystem" {
-			rows = append(rows, fields)
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[0] == "Filesystem" {
+			continue
+		}
+		// The mount point comes last, and may have spaces, too: the column before it
+		// ends with a percent sign, or is a dash.
+		for i := 4; i < len(fields); i++ {
+			if strings.HasSuffix(fields[i], "%") || fields[i] == "-" {
+				all = append(all, fields[i-3:i])
+				break
+			}
 		}
 	}
-	if len(rows) > 0 {
-		n := len(rows[0]) - 5 // names of file systems may have spaces
-		d.Total, d.Free = kibibytes(rows[0][n]), kibibytes(rows[0][n+2])
-	}
-	if len(rows) > 1 {
-		d.Inodes, _ = strconv.ParseInt(rows[1][len(rows[1])-5+2], 10, 64)
-	}
-	return d
+	return all
 }
 
 func docker(text string) *Docker {
