@@ -77,7 +77,7 @@ func member(p component.Platform, datacenter, leader string) (*cluster.Node, err
 			return n, nil
 		}
 	}
-	return nil, fmt.Errorf("Marathon's leader is %s, which is no Marathon of %s in the inventory", leader, datacenter)
+	return nil, fmt.Errorf("the leader of Marathon is %s, which is no Marathon of %s in the inventory", leader, datacenter)
 }
 
 // leads is the node that leads, by the first member that says; nil if none does.

@@ -2,6 +2,8 @@
 // and runs tasks as Docker containers, which outlive it.
 package agent
 
+//lint:file-ignore ST1005 these are the words of Mesos.
+
 import (
 	"context"
 	"encoding/json"

@@ -1,5 +1,7 @@
 package agent
 
+//lint:file-ignore ST1005 these are the words of Mesos.
+
 import (
 	"bytes"
 	"context"

@@ -5,6 +5,8 @@
 // session. Znodes are made with the access that Mesos and Marathon give them.
 package ensemble
 
+//lint:file-ignore ST1005 these are the words of Mesos.
+
 import (
 	"context"
 	"errors"

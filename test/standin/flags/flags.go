@@ -4,6 +4,8 @@
 // values, or the error that the real program ends with.
 package flags
 
+//lint:file-ignore ST1005 these are the words of Mesos.
+
 import (
 	"encoding/json"
 	"errors"

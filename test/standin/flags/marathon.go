@@ -1,5 +1,7 @@
 package flags
 
+//lint:file-ignore ST1005 these are the words of Marathon.
+
 import (
 	"errors"
 	"fmt"

@@ -1,5 +1,7 @@
 package master
 
+//lint:file-ignore ST1005 these are the words of Mesos.
+
 import (
 	"context"
 	"encoding/json"

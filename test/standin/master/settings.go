@@ -3,6 +3,8 @@
 // answers the endpoints that operators ask.
 package master
 
+//lint:file-ignore ST1005 these are the words of Mesos.
+
 import (
 	"encoding/json"
 	"errors"

@@ -1,5 +1,7 @@
 package scheduler
 
+//lint:file-ignore ST1005 these are the words of Marathon.
+
 import (
 	"context"
 	"encoding/json"

@@ -3,6 +3,8 @@
 // of the leading master; the others pass requests on to it.
 package scheduler
 
+//lint:file-ignore ST1005 these are the words of Marathon.
+
 import (
 	"context"
 	"crypto/rand"
