@@ -21,6 +21,8 @@ import (
 	"github.com/mi-lb/mi-lb/cmd/mi-lb/config"
 	"github.com/mi-lb/mi-lb/lb/admin"
 	"github.com/mi-lb/mi-lb/lb/haproxy"
+	"github.com/mi-lb/mi-lb/lb/haproxy/process"
+	"github.com/mi-lb/mi-lb/lb/haproxy/render"
 	"github.com/mi-lb/mi-lb/watch"
 )
 
@@ -185,6 +187,12 @@ func newEdge(c config.Config, p paths, log *slog.Logger) (*edge, error) {
 	s, err := settings(c, p)
 	if err != nil {
 		return nil, err
+	}
+	if c.HAProxy.Manage {
+		// HAProxy inherits the limit. One that is attached has its own unit's.
+		if s.Descriptors, err = process.Descriptors(render.MostDescriptors); err != nil {
+			log.Warn("HAProxy may be able to take few connections", "error", err)
+		}
 	}
 	registry := prometheus.NewRegistry()
 	metrics := admin.NewMetrics(registry, buildVersion())

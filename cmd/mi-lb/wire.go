@@ -83,6 +83,8 @@ func settings(c config.Config, p paths) (render.Settings, error) {
 		ServicePortRange:   render.PortRange{First: ports.First, Last: ports.Last},
 		Certificates:       c.Listen.Certificates, Domain: c.Domain,
 		User: h.User, Group: h.Group, MaxConn: h.MaxConn, Threads: h.Threads, Log: h.Log,
+		LogFormat: h.LogFormat, LogErrors: h.LogErrors,
+		BufferSize: h.BufferSize, HTTPReuse: h.HTTPReuse, AbortOnClose: h.AbortOnClose,
 		HardStopAfter: h.HardStopAfter, SpareBackends: h.SpareBackends,
 		Timeouts: render.Timeouts{
 			Connect: h.Timeout.Connect, Client: h.Timeout.Client, Server: h.Timeout.Server, Tunnel: h.Timeout.Tunnel,

@@ -67,11 +67,16 @@ type HAProxy struct {
 	User          string `key:"user" help:"user that HAProxy's workers run as; empty for haproxy, if mi-lb runs as root and there is such a user"`
 	Group         string `key:"group" help:"group that HAProxy's workers run as; empty for that of the user"`
 	Log           string `key:"log" help:"where HAProxy logs requests, with the facility, like \"/dev/log local0\"; empty for nowhere"`
+	LogFormat     string `key:"log_format" help:"HAProxy's log-format of HTTP requests; empty for its httplog"`
+	LogErrors     bool   `key:"log_errors" help:"true: log only requests that went wrong"`
 	// TrustedProxies are in front of the edge.
 	TrustedProxies []string `key:"trusted_proxies" help:"networks whose X-Forwarded-* headers are believed, like 10.0.0.0/8"`
 
 	Threads       int           `key:"threads" help:"threads of a worker; 0 for HAProxy's own choice"`
 	MaxConn       int           `key:"maxconn" help:"connections of a worker; 0 for what the limit on descriptors allows"`
+	BufferSize    int           `key:"buffer_size" help:"bytes into which the headers of a request or answer must fit, and 1024 more; 0 for HAProxy's 16384"`
+	HTTPReuse     string        `key:"http_reuse" help:"when an idle connection to a server serves another client: never, safe, aggressive or always"`
+	AbortOnClose  bool          `key:"abort_on_close" help:"true: give up a request that waits for a server when its client has gone away"`
 	Drain         time.Duration `key:"drain" help:"how long the sessions of an instance that vanished may go on"`
 	ReloadEvery   time.Duration `key:"reload_every" help:"the least time between two reloads"`
 	HardStopAfter time.Duration `key:"hard_stop_after" help:"how long a worker that was replaced may finish its sessions"`
@@ -113,7 +118,7 @@ func Default() Config {
 		Consul:   Consul{Domain: "consul"},
 		Listen:   Listen{HTTP: []string{"0.0.0.0:80"}, ServicePortAddress: "0.0.0.0"},
 		HAProxy: HAProxy{
-			Path: "haproxy", Manage: true,
+			Path: "haproxy", Manage: true, HTTPReuse: "safe", AbortOnClose: true,
 			Drain: 30 * time.Second, ReloadEvery: 2 * time.Second, HardStopAfter: 30 * time.Minute, DriftEvery: 5 * time.Second, SpareBackends: 64,
 			Timeout: Timeout{
 				Connect: time.Second, Client: time.Minute, Server: time.Minute, Tunnel: time.Hour,

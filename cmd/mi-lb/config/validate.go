@@ -62,6 +62,10 @@ func validate(c Config, where func(key string) string) []error {
 	v.positive("haproxy.hard_stop_after", int64(c.HAProxy.HardStopAfter), true)
 	v.positive("haproxy.threads", int64(c.HAProxy.Threads), true)
 	v.positive("haproxy.maxconn", int64(c.HAProxy.MaxConn), true)
+	v.oneOf("haproxy.http_reuse", c.HAProxy.HTTPReuse, "never", "safe", "aggressive", "always")
+	if n := c.HAProxy.BufferSize; n != 0 && (n < 16384 || n > 1<<20) {
+		v.fail("haproxy.buffer_size", "%d is neither 0 nor from 16384 to 1048576", n)
+	}
 	t := c.HAProxy.Timeout
 	for key, d := range map[string]int64{
 		"connect": int64(t.Connect), "client": int64(t.Client), "server": int64(t.Server), "tunnel": int64(t.Tunnel),

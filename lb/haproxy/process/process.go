@@ -80,6 +80,8 @@ type State struct {
 	Version string
 	// Description is the configuration's `description`, which may hold a generation.
 	Description string
+	// MaxConn, Descriptors and MostSockets are the worker's; see [runtime.Info].
+	MaxConn, Descriptors, MostSockets int
 }
 
 // Cause is why another worker serves, in words fit for a metric's label.
@@ -234,6 +236,7 @@ func (p *Process) Adopt(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
+	p.limits(state)
 	p.log.Info("took over the running HAProxy", "master", state.Master, "worker", state.Worker, "old_workers", len(state.Old), "version", state.Version)
 	p.tell(Event{Cause: Adopted, State: state})
 	return state, nil
@@ -341,7 +344,8 @@ func (p *Process) start(ctx context.Context) (State, error) {
 		return State{}, p.because(ctx, mark, fmt.Errorf("start HAProxy: %w", err))
 	}
 	p.keep(m, state)
-	p.log.Info("started HAProxy", "master", state.Master, "worker", state.Worker, "version", state.Version, "milliseconds", time.Since(begin).Milliseconds())
+	p.limits(state)
+	p.log.Info("started HAProxy", "master", state.Master, "worker", state.Worker, "version", state.Version, "maxconn", state.MaxConn, "open_files", state.Descriptors, "milliseconds", time.Since(begin).Milliseconds())
 	return state, nil
 }
 
@@ -388,6 +392,7 @@ func (p *Process) await(ctx context.Context, m *master, fits func(State) bool, a
 			last = fmt.Errorf("%s is answered by process %d, not by worker %d", p.cfg.RuntimeSocket, info.PID, state.Worker)
 		} else {
 			state.Description = info.Description
+			state.MaxConn, state.Descriptors, state.MostSockets = info.MaxConn, info.Descriptors, info.MostSockets
 			return state, nil
 		}
 		select {

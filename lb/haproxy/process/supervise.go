@@ -143,6 +143,7 @@ func (p *Process) look(ctx context.Context, m *master) {
 		p.tell(Event{Cause: Foreign, State: serving})
 	default:
 		state.Description = last.Description
+		state.MaxConn, state.Descriptors, state.MostSockets = last.MaxConn, last.Descriptors, last.MostSockets
 		p.keep(m, state)
 	}
 }

@@ -39,7 +39,7 @@ func TestRenderedFilesAreTheGoldenOnes(t *testing.T) {
 		HTTP: []string{"0.0.0.0:80", "[::]:80"}, HTTPS: []string{":443"}, AppID: []string{"0.0.0.0:9091"},
 		ServicePortRange: PortRange{10000, 10100}, Log: "/dev/log local0", SpareBackends: 2,
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")},
-		HardStopAfter:  time.Hour,
+		HardStopAfter:  time.Hour, BufferSize: 32768, HTTPReuse: "aggressive", AbortOnClose: true, LogErrors: true,
 	}
 	certificates := full
 	certificates.Certificates = "/etc/mi-lb/certs"
@@ -50,7 +50,7 @@ func TestRenderedFilesAreTheGoldenOnes(t *testing.T) {
 		settings Settings
 	}{
 		"empty":                           {&routing.Table{}, Settings{}},
-		"http":                            {&routing.Table{Backends: []*routing.Backend{backend("web", server("w1", "10.0.0.1:80"))}, Routes: []routing.Route{byHost("web.example.com", "/", "web")}}, Settings{HTTP: []string{":80"}}},
+		"http":                            {&routing.Table{Backends: []*routing.Backend{backend("web", server("w1", "10.0.0.1:80"))}, Routes: []routing.Route{byHost("web.example.com", "/", "web")}}, Settings{HTTP: []string{":80"}, Descriptors: 20000, Log: "/dev/log local0", LogFormat: `%ci "%r" %ST`}},
 		"everything":                      {everything(), certificates},
 		"passthrough-without-certificate": {everything(), full},
 		"certificate-without-passthrough": {withoutSNI, certificates},

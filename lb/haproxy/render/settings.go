@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,8 +37,18 @@ type Settings struct {
 	Domain string
 	// User and Group are what HAProxy becomes; "" to stay.
 	User, Group string
-	// MaxConn bounds all connections; 0 for what the limit of descriptors allows.
+	// MaxConn bounds all connections; 0 for what Descriptors allow.
 	MaxConn int
+	// Descriptors is how many files a worker may have open; 0 if that is not known.
+	Descriptors int
+	// BufferSize is how many bytes of a request's or answer's headers HAProxy takes; 0
+	// for its own 16384, which is also the least.
+	BufferSize int
+	// HTTPReuse is when a connection to a server serves another client's request:
+	// "never", "safe" (the default), "aggressive" or "always".
+	HTTPReuse string
+	// AbortOnClose: nothing more is done for a client that has closed its connection.
+	AbortOnClose bool
 	// Threads is 0 for one per CPU.
 	Threads  int
 	Timeouts Timeouts
@@ -51,6 +62,10 @@ type Settings struct {
 	// Log is HAProxy's log target with its facility: "/dev/log local0",
 	// "stdout format raw local0"; "" for no log.
 	Log string
+	// LogFormat of HTTP requests; "" for `option httplog`.
+	LogFormat string
+	// LogErrors: only what went wrong is logged.
+	LogErrors bool
 	// TrustedProxies are whose X-Forwarded-* and Forwarded headers are believed.
 	TrustedProxies []netip.Prefix
 	// StickyKey makes the values of stickiness cookies; edges that share clients
@@ -128,6 +143,7 @@ func (s Settings) WithDefaults() Settings {
 	setDefault(&s.Retries, 5)
 	setDefault(&s.HardStopAfter, 30*time.Minute)
 	setDefault(&s.MaxReloads, 20)
+	setDefault(&s.HTTPReuse, "safe")
 	setDefault(&s.StickyKey, hash("sticky "+s.Domain))
 	setDefault(&s.Timeouts.Connect, time.Second)
 	setDefault(&s.Timeouts.Client, time.Minute)
@@ -193,9 +209,37 @@ func (s Settings) Validate() error {
 			add(key, fmt.Errorf("%d is negative", n))
 		}
 	}
+	if s.BufferSize != 0 && (s.BufferSize < leastBuffer || s.BufferSize > mostBuffer) {
+		add("haproxy.buffer_size", fmt.Errorf("%d is not from %d to %d", s.BufferSize, leastBuffer, mostBuffer))
+	}
+	if !slices.Contains(httpReuses, s.HTTPReuse) {
+		add("haproxy.http_reuse", fmt.Errorf("%q is none of never, safe, aggressive and always", s.HTTPReuse))
+	}
 	_, err := newSettingsView(s.WithDefaults())
 	add("haproxy", err)
 	return errors.Join(wrong...)
+}
+
+// Buffers are of 16384 bytes at least: frames of HTTP/2 have as many.
+const (
+	leastBuffer = 16384
+	mostBuffer  = 1 << 20
+)
+
+var httpReuses = []string{"", "never", "safe", "aggressive", "always"}
+
+// MostDescriptors bounds the tables that HAProxy makes at its start: containers may have
+// a limit of a thousand million.
+const MostDescriptors = 1 << 20
+
+// connections is the maxconn: the one set, else half of the descriptors, since each
+// connection has two, less an eighth for checks and listeners. 0 if nobody knows.
+func (s Settings) connections() int {
+	if s.MaxConn > 0 || s.Descriptors <= 0 {
+		return s.MaxConn
+	}
+	descriptors := min(s.Descriptors, MostDescriptors)
+	return max((descriptors-descriptors/8)/2, 1)
 }
 
 // bind is the address as HAProxy's `bind` takes it.

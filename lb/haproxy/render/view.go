@@ -36,11 +36,16 @@ type settingsView struct {
 	User, Group        string
 	Generation         string
 	MaxConn, Threads   int
+	MostDescriptors    int
+	BufferSize         int
+	HTTPReuse          string
+	AbortOnClose       bool
 	Retries            int
 	Timeouts           timeoutsView
 	HardStopAfter      string
 	MaxReloads         int
-	Log                string
+	Log, LogFormat     string
+	LogErrors          bool
 	TrustedProxies     []string
 	StickyKey          string
 }
@@ -149,7 +154,7 @@ func newSettingsView(s Settings) (*settingsView, error) {
 		User:         e.word(s.User),
 		Group:        e.word(s.Group),
 		Generation:   e.word(s.Generation),
-		MaxConn:      s.MaxConn,
+		MaxConn:      s.connections(),
 		Threads:      s.Threads,
 		Retries:      s.Retries,
 		Timeouts: timeoutsView{
@@ -162,9 +167,18 @@ func newSettingsView(s Settings) (*settingsView, error) {
 			Queue:     e.duration(s.Timeouts.Queue),
 			Fin:       e.duration(s.Timeouts.Fin),
 		},
-		HardStopAfter: e.duration(s.HardStopAfter),
-		MaxReloads:    s.MaxReloads,
-		StickyKey:     e.word(s.StickyKey),
+		MostDescriptors: MostDescriptors,
+		BufferSize:      s.BufferSize,
+		HTTPReuse:       s.HTTPReuse,
+		AbortOnClose:    s.AbortOnClose,
+		LogErrors:       s.LogErrors,
+		HardStopAfter:   e.duration(s.HardStopAfter),
+		MaxReloads:      s.MaxReloads,
+		StickyKey:       e.word(s.StickyKey),
+	}
+	if s.LogFormat != "" {
+		// It is in HAProxy's language of formats, so only the quoting is ours.
+		v.LogFormat = e.text(encode.Quote(s.LogFormat))
 	}
 	// The log target is several words, each of which stays one.
 	for word := range strings.FieldsSeq(s.Log) {

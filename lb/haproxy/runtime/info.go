@@ -25,6 +25,11 @@ type Info struct {
 	Description string
 	// Connections are the current ones.
 	Connections int
+	// MaxConn is how many there may be, Descriptors how many files it may have open, and
+	// MostSockets how many it would have if all it may do were done at once.
+	MaxConn     int
+	Descriptors int
+	MostSockets int
 }
 
 // Info asks the worker behind the socket.
@@ -64,6 +69,12 @@ func ParseInfo(text string) (Info, error) {
 			info.Stopping = number(key, value) != 0
 		case "CurrConns":
 			info.Connections = number(key, value)
+		case "Maxconn":
+			info.MaxConn = number(key, value)
+		case "Ulimit-n":
+			info.Descriptors = number(key, value)
+		case "Maxsock":
+			info.MostSockets = number(key, value)
 		case "description":
 			info.Description = value
 		}
