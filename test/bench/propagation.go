@@ -21,14 +21,16 @@ type propagationResult struct {
 	// Lost changes had not been followed after LostAfter; they count as having taken
 	// that long.
 	Lost int `json:"lost"`
+	// Stuck says why the measurement of this subject ended early, if it did.
+	Stuck string `json:"stuck,omitempty"`
 	// Failed requests to services that had somebody to serve all the time.
 	Failed int `json:"failed"`
 	// Reloads of HAProxy in all kinds of changes together.
 	Reloads int `json:"reloads"`
 }
 
-// lostAfter is when a change is given up.
-const lostAfter = 15 * time.Second
+// lostAfter is when a change is given up, and stuckAfter how much later the subject is.
+const lostAfter, stuckAfter = 15 * time.Second, 45 * time.Second
 
 // The changes that are of whole services.
 const newService, serviceRemoved = "new service", "service removed"
@@ -60,6 +62,8 @@ func (m *measuring) propagation() []propagationResult {
 	reloads := m.subject.Reloads()
 	var order []string
 	results := map[string]*propagationResult{}
+	stuck := ""
+rounds:
 	for round := 0; round < most && time.Since(begin) < budget; round++ {
 		for _, c := range m.changes(round) {
 			r := results[c.name]
@@ -73,20 +77,44 @@ func (m *measuring) propagation() []propagationResult {
 			took, failed, ok := m.follow(c)
 			r.Times = append(r.Times, took)
 			r.Failed += failed
-			if !ok {
-				r.Lost++
-				m.Logf("%s at %s: %s was not followed in %s", m.candidate.name(), m.size, c.name, lostAfter)
+			if ok {
+				continue
+			}
+			r.Lost++
+			m.Logf("%s at %s: %s was not followed in %s", m.candidate.name(), m.size, c.name, lostAfter)
+			// What comes next is only worth measuring if this one is followed at last.
+			if !m.caughtUp(c) {
+				stuck = fmt.Sprintf("after %s that was not followed in %s", c.name, lostAfter+stuckAfter)
+				break rounds
 			}
 		}
 	}
 	var all []propagationResult
 	for _, name := range order {
 		r := *results[name]
+		r.Stuck = stuck
 		r.Reloads = m.subject.Reloads() - reloads
 		m.Logf("%s at %s: %s: %s in the median of %d", r.Subject, r.Size, r.Change, report.Milliseconds(report.Quantile(r.Times, 0.5)), len(r.Times))
 		all = append(all, r)
 	}
 	return all
+}
+
+// caughtUp returns when the change is followed after all; false if it is not.
+func (m *measuring) caughtUp(c change) bool {
+	others := 0
+	for begin := time.Now(); time.Since(begin) < stuckAfter; time.Sleep(10 * time.Millisecond) {
+		answer, err := m.client.Get(c.host, "/")
+		serves := err == nil && answer.Status == 200 && string(answer.Body) == c.by
+		if others++; serves {
+			others = 0
+		}
+		if serves != c.gone && (serves || others >= still) {
+			return true
+		}
+	}
+	m.Logf("%s at %s: nor in %s more", m.candidate.name(), m.size, stuckAfter)
+	return false
 }
 
 // changes of one round. They leave the catalog as they found it.
@@ -158,10 +186,14 @@ func propagationPart(results []propagationResult) report.Part {
 		Note:  fmt.Sprintf("From sending the change to Consul to the first HTTP request that shows it. Lost changes were not followed in %s, and count as that.", lostAfter),
 	}
 	for _, r := range results {
+		lost := fmt.Sprint(r.Lost)
+		if r.Stuck != "" {
+			lost += ", stuck " + r.Stuck
+		}
 		table.Rows = append(table.Rows, []string{
 			r.Size.String(), r.Change, r.Subject,
 			report.Milliseconds(report.Quantile(r.Times, 0.5)), report.Milliseconds(report.Quantile(r.Times, 0.99)), report.Milliseconds(report.Quantile(r.Times, 1)),
-			fmt.Sprint(len(r.Times)), fmt.Sprint(r.Lost), fmt.Sprint(r.Failed),
+			fmt.Sprint(len(r.Times)), lost, fmt.Sprint(r.Failed),
 		})
 	}
 	intro := fmt.Sprintf("One client asks for one service every %s over a kept connection while one thing changes in Consul. Changes are %d ms to %d ms apart, and the next waits until traffic has followed the last.",

@@ -135,7 +135,7 @@ func (s *soak) start() {
 	}
 	s.edge.WaitHTTP("ws." + edge.Domain)
 	s.waitEcho()
-	s.load = load.Start(s.ctx, load.Options{Address: s.edge.HTTPAddress, Hosts: hosts, Rate: s.o.rate, Connections: 32})
+	s.load = load.Start(s.ctx, load.Options{Address: s.edge.HTTPAddress, Hosts: hosts, Rate: s.o.rate, Connections: 32, Within: edge.Patience})
 	s.sessions = startSessions(s.ctx, s.edge.HTTPAddress, fmt.Sprintf("127.0.0.1:%d", s.tcpPort), s.o)
 	s.t.Cleanup(func() { s.load.Stop(); s.sessions.end() })
 }

@@ -23,6 +23,8 @@ type Options struct {
 	// Connections that there are at most, kept as long as HAProxy keeps them. They bound
 	// the requests on their way at once.
 	Connections int
+	// Within is when a client gives an answer up; 10 s where it is 0.
+	Within time.Duration
 }
 
 // Load is running.
@@ -102,7 +104,7 @@ func (l *Load) Requests() int {
 }
 
 func (l *Load) ask(ctx context.Context) {
-	client := ask.Client{Address: l.o.Address}
+	client := ask.Client{Address: l.o.Address, Within: l.o.Within}
 	defer client.Close()
 	gap := time.Second / time.Duration(l.o.Rate)
 	for {

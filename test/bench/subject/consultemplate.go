@@ -24,7 +24,7 @@ import (
 func ConsulTemplate(quiescence time.Duration) Kind {
 	name := "consul-template"
 	if quiescence > 0 {
-		name += fmt.Sprintf(", wait %d ms", quiescence.Milliseconds())
+		name += fmt.Sprintf(" (wait %d ms)", quiescence.Milliseconds())
 	}
 	return Kind{Name: name, Peer: true, Start: func(p *program.Program, b Binaries, agent *consul.Agent) Subject {
 		return startConsulTemplate(p, b, agent, quiescence)
