@@ -65,6 +65,7 @@ type Driver struct {
 	process  *process.Process
 	renderer *render.Renderer
 	saved    saved
+	states   *states
 	log      *slog.Logger
 
 	wake      chan struct{}
@@ -131,7 +132,8 @@ func New(o Options) (*Driver, error) {
 	}
 	d := &Driver{
 		o: o, process: p, renderer: render.New(o.Engine), log: o.Log,
-		wake: make(chan struct{}, 1), templates: make(chan struct{}, 1), orders: make(chan order),
+		states: &states{path: o.StateFile},
+		wake:   make(chan struct{}, 1), templates: make(chan struct{}, 1), orders: make(chan order),
 	}
 	if d.saved, err = loadState(o.StateFile); err != nil {
 		// Without it HAProxy is reloaded once more than needed, and that is all.
@@ -149,7 +151,12 @@ func (nobody) Reloaded(string, bool) {}
 func (nobody) Repaired(string, int)  {}
 
 // Claims are who had what when the last driver stopped.
-func (d *Driver) Claims() routing.Claims { return d.saved.Claims }
+func (d *Driver) Claims() routing.Claims {
+	if d.saved.Table == nil {
+		return nil
+	}
+	return d.saved.Table.Claims()
+}
 
 // Want sets what HAProxy should do from now on. It returns at once; the newest wins.
 func (d *Driver) Want(w Wanted) {

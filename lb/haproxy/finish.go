@@ -255,13 +255,26 @@ func (l *loop) commit(p prepared, spares []plan.Spare) error {
 	if err := p.staged.Commit(); err != nil {
 		return err
 	}
+	l.take(p)
+	return l.remember(false, spares)
+}
+
+// put is what commit does on the disk.
+func (d *Driver) put(p prepared, generation string, spares []plan.Spare) error {
+	if err := p.staged.Commit(); err != nil {
+		return err
+	}
+	return d.states.save(saved{Generation: generation, Table: p.want.Table, Spares: spares, Blocked: p.want.blocked})
+}
+
+// take notes that prepared files are in force.
+func (l *loop) take(p prepared) {
 	l.files, l.rendered = p.files, p.want
 	pause := gather // what is rendered from text is applied only when it is rendered
 	if l.model {
 		pause = max(l.o.Settle, shareOfFiles*p.took)
 	}
 	l.filesAt = time.Now().Add(pause)
-	return l.remember(false, spares)
 }
 
 // spares that the running HAProxy has.
@@ -275,11 +288,9 @@ func (l *loop) spares() []plan.Spare {
 // remember saves what the next driver needs. Reloading says that the files in force
 // are not known to have been read.
 func (l *loop) remember(reloading bool, spares []plan.Spare) error {
-	s := saved{
-		Generation: l.generation, Reloading: reloading, Table: l.rendered.Table, Claims: l.rendered.Table.Claims(),
-		Spares: spares, Blocked: l.rendered.blocked,
-	}
-	return s.save(l.o.StateFile)
+	return l.states.save(saved{
+		Generation: l.generation, Reloading: reloading, Table: l.rendered.Table, Spares: spares, Blocked: l.rendered.blocked,
+	})
 }
 
 // follow puts files in force that say what runs already, or what the runtime API can
@@ -289,7 +300,8 @@ func (l *loop) follow(r jobResult) error {
 		if r.differs != "" {
 			l.demand("templates-changed", r.differs)
 		}
-		return l.commit(r.prepared, l.spares())
+		l.take(r.prepared)
+		return nil
 	}
 	return l.followText(r)
 }

@@ -102,6 +102,8 @@ type jobResult struct {
 	wanted   Wanted
 	external bool
 	differs  string
+	// committed: the files are in force and remembered.
+	committed bool
 }
 
 func newLoop(d *Driver) *loop {
@@ -220,7 +222,11 @@ func (l *loop) rerender() {
 // end leaves HAProxy running, with files that say what it runs.
 func (l *loop) end(supervisor chan error) {
 	if l.job != nil {
-		l.cancelled(<-l.job)
+		if r := <-l.job; r.committed {
+			l.take(r.prepared)
+		} else {
+			l.cancelled(r)
+		}
 	}
 	if l.drift != nil {
 		<-l.drift
@@ -234,9 +240,11 @@ func (l *loop) end(supervisor chan error) {
 	if l.up && l.dirty && len(l.reasons) == 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 10*time.Second)
 		defer cancel()
-		if p, err := l.prepare(ctx, l.want, l.generation, l.trusted()); err != nil {
-			l.log.Warn("HAProxy's files are behind what it runs", "error", err)
-		} else if err := l.commit(p, l.spares()); err != nil {
+		p, err := l.prepare(ctx, l.want, l.accepted(false), l.generation, l.trusted())
+		if err == nil {
+			err = l.put(p, l.generation, l.spares())
+		}
+		if err != nil {
 			l.log.Warn("HAProxy's files are behind what it runs", "error", err)
 		}
 	}
@@ -490,16 +498,33 @@ func (l *loop) startJob(reload bool) {
 	if !l.model {
 		base = Wanted{} // the new files are compared with the old ones anyway
 	}
-	trusted := l.trusted()
+	trusted, accepted := l.trusted(), l.accepted(reload)
+	// What runs is right already: the files have only to catch up, beside everything else.
+	follows := l.model && !reload && l.up && l.rendered.Table != nil
+	spares := l.spares()
 	done := make(chan jobResult, 1)
 	l.job = done
 	go func() {
-		result.prepared, result.err = l.prepare(l.ctx, result.wanted, result.generation, trusted)
+		result.prepared, result.err = l.prepare(l.ctx, result.wanted, accepted, result.generation, trusted)
 		if result.err == nil && result.external && !result.reload && base.Table != nil {
 			result.differs, result.err = l.differs(base, files, generation)
 		}
+		if result.err == nil && follows {
+			result.err = l.put(result.prepared, result.generation, spares)
+			result.committed = result.err == nil
+		}
 		done <- result
 	}()
+}
+
+// accepted is the table whose every backend HAProxy is known to accept; nil before a
+// reload, and where the files are not of a structure that is known: then they are
+// looked at as a whole.
+func (l *loop) accepted(reload bool) *routing.Table {
+	if reload || !l.model || l.external {
+		return nil
+	}
+	return l.rendered.Table
 }
 
 // trusted says which of the services are as they are in the files in force.

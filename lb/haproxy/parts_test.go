@@ -4,10 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mi-lb/mi-lb/lb/haproxy/plan"
 	"github.com/mi-lb/mi-lb/lb/routing"
 	"github.com/mi-lb/mi-lb/watch"
 )
@@ -83,6 +87,36 @@ func FuzzDecodeState(f *testing.F) {
 			t.Errorf("%v, %v", s, err)
 		}
 	})
+}
+
+func TestTheStateIsSavedWholeThoughOnlyWhatChangedIsEncoded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	states := &states{path: path}
+	a := &routing.Backend{ID: "a", Service: `"backends":[]`, Servers: []routing.Server{{Name: "x"}}}
+	b := &routing.Backend{ID: "b"}
+	changed := *a
+	changed.Sticky = true
+	for _, backends := range [][]*routing.Backend{nil, {a, b}, {a, b}, {&changed, b}, {b}, {}, {a}} {
+		want := saved{
+			Generation: "7", Spares: []plan.Spare{{Name: "s", ID: "a"}}, Blocked: []int{1},
+			Table: &routing.Table{Revision: 3, Backends: backends, Services: []*routing.Service{{Name: `"backends":[]`}}},
+		}
+		if err := states.save(want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := loadState(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, _ := json.Marshal(want)
+		y, _ := json.Marshal(got)
+		if diff := cmp.Diff(strings.Replace(string(x), `"backends":null`, `"backends":[]`, 1), string(y)); diff != "" {
+			t.Errorf("saved (-), loaded (+):\n%s", diff)
+		}
+		if len(states.backends) != len(backends) {
+			t.Errorf("%d backends are remembered of %d", len(states.backends), len(backends))
+		}
+	}
 }
 
 func TestGenerationsCount(t *testing.T) {

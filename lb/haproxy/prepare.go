@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/process"
 	"github.com/mi-lb/mi-lb/lb/haproxy/render"
+	"github.com/mi-lb/mi-lb/lb/routing"
 )
 
 // prepared are files that HAProxy accepts, on disk and not in force yet.
@@ -28,16 +31,23 @@ type prepared struct {
 // services at fault are found and left out; an error means that it would not even
 // without any service, or that something else is in the way.
 //
-// trusted says of a service that HAProxy has accepted it as it is: then it is not the
-// service that is to blame, but the templates.
-func (d *Driver) prepare(ctx context.Context, want Wanted, generation string, trusted func(service string) bool) (prepared, error) {
+// known is a table whose backends HAProxy accepts, nil for none: then only the others
+// are validated. trusted says of a service that HAProxy has accepted it as it is: then it
+// is not the service that is to blame, but the templates.
+func (d *Driver) prepare(
+	ctx context.Context, want Wanted, known *routing.Table, generation string, trusted func(service string) bool,
+) (prepared, error) {
 	begin := time.Now()
 	p := prepared{want: want, culprits: map[string]error{}}
 	for {
-		files, staged, err := d.accepted(ctx, p.want, generation)
+		files, staged, err := d.accepted(ctx, p.want, known, generation)
 		if err == nil {
 			p.files, p.staged, p.took = files, staged, time.Since(begin)
 			return p, nil
+		}
+		if known != nil {
+			known = nil // once more, to find out what is wrong
+			continue
 		}
 		reason := err
 		services, err := d.culprits(ctx, p.want, generation, files, reason)
@@ -62,7 +72,7 @@ func (d *Driver) prepare(ctx context.Context, want Wanted, generation string, tr
 
 // accepted are files that HAProxy accepts. With an error there may be files still:
 // those that it does not.
-func (d *Driver) accepted(ctx context.Context, want Wanted, generation string) (render.Files, *render.Staged, error) {
+func (d *Driver) accepted(ctx context.Context, want Wanted, known *routing.Table, generation string) (render.Files, *render.Staged, error) {
 	settings := want.settings(d.o.Settings)
 	settings.Generation = generation
 	files, err := d.renderer.Render(ctx, want.Table, settings, want.Snapshot)
@@ -73,10 +83,57 @@ func (d *Driver) accepted(ctx context.Context, want Wanted, generation string) (
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := d.check(ctx, staged); err != nil {
+	if known != nil {
+		err = d.checkChanged(ctx, want, known)
+	} else {
+		err = d.check(ctx, staged)
+	}
+	if err != nil {
 		return files, nil, errors.Join(err, staged.Discard())
 	}
 	return files, staged, nil
+}
+
+// checkChanged has HAProxy look at the backends that are not of a table that it
+// accepts. Backends know nothing of each other, and maps nothing but names: what is
+// accepted in parts is accepted as a whole, at the cost of what changed.
+func (d *Driver) checkChanged(ctx context.Context, want Wanted, known *routing.Table) error {
+	accepted := make(map[*routing.Backend]bool, len(known.Backends))
+	for _, b := range known.Backends {
+		accepted[b] = true
+	}
+	changed := &routing.Table{}
+	for _, b := range want.Table.Backends {
+		if !accepted[b] {
+			changed.Backends = append(changed.Backends, b)
+		}
+	}
+	if len(changed.Backends) == 0 {
+		return nil
+	}
+	dir, err := os.MkdirTemp(d.o.Settings.Dir, ".check-")
+	if err != nil {
+		return fmt.Errorf("check configuration: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	settings := want.settings(d.o.Settings)
+	settings.Dir, settings.Plain = dir, true
+	// One of each shape that is there: it may be a new one.
+	settings.SpareBackends = min(settings.SpareBackends, 1)
+	files, err := render.New(d.o.Engine).Render(ctx, changed, settings, want.Snapshot)
+	if err != nil {
+		return err
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return fmt.Errorf("check configuration: %w", err)
+		}
+	}
+	v, err := process.Validate(ctx, d.o.Path, filepath.Join(dir, render.ConfigFile))
+	if err != nil {
+		return err
+	}
+	return v.Err()
 }
 
 func (d *Driver) check(ctx context.Context, staged *render.Staged) error {
@@ -117,7 +174,7 @@ func (d *Driver) culprits(ctx context.Context, want Wanted, generation string, f
 		for _, s := range all {
 			out[s] = !in[s]
 		}
-		_, staged, err := d.accepted(ctx, want.without(out, nil), generation)
+		_, staged, err := d.accepted(ctx, want.without(out, nil), nil, generation)
 		switch {
 		case err == nil:
 			return true, staged.Discard()

@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/mi-lb/mi-lb/lb/routing"
@@ -63,5 +64,26 @@ func BenchmarkCompare(b *testing.B) {
 		if c := Compare(old, new); len(c.Servers) != 1 {
 			b.Fatalf("%+v", c)
 		}
+	}
+}
+
+func BenchmarkRenderOneChange(b *testing.B) {
+	for _, n := range []int{1000, 5000} {
+		b.Run(fmt.Sprintf("%dx4", n), func(b *testing.B) {
+			table, renderer := sized(n), newRenderer(b)
+			i := 0
+			for b.Loop() {
+				i++
+				changed := *table.Backends[7]
+				changed.Servers = slices.Clone(changed.Servers)
+				changed.Servers[0].Weight = i % 256
+				copied := *table
+				copied.Backends = slices.Clone(table.Backends)
+				copied.Backends[7] = &changed
+				if _, err := renderer.Render(b.Context(), &copied, Settings{Dir: "/d", HTTP: []string{":80"}, SpareBackends: 64}, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

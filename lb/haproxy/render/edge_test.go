@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -385,13 +386,19 @@ func TestStickySessionsHoldOnToServersAddedAtRunTime(t *testing.T) {
 	}
 	holds("at first")
 	// The same servers from the files: the cookies stay good.
-	sticky.Servers = servers
-	e.write(table)
+	has := func(servers []routing.Server) {
+		changed := *sticky
+		changed.Servers = servers
+		table.Backends = []*routing.Backend{&changed}
+		e.write(table)
+	}
+	has(servers)
 	e.Reload()
 	holds("after a reload")
 	// A server in Drain keeps its sessions and has no new ones.
-	sticky.Servers[0].State = routing.Drain
-	e.write(table)
+	draining := slices.Clone(servers)
+	draining[0].State = routing.Drain
+	has(draining)
 	e.Reload()
 	holds("while draining")
 	for range 4 {
@@ -447,7 +454,10 @@ func TestAddedServersAreLikeConfiguredOnes(t *testing.T) {
 		return rows
 	}
 	added := state()
-	web.Servers = servers
+	changed := *web
+	changed.Servers = servers
+	table.Backends = slices.Clone(table.Backends)
+	table.Backends[slices.Index(table.Backends, web)] = &changed
 	e.write(table)
 	e.Reload()
 	if configured := state(); strings.Join(added, "\n") != strings.Join(configured, "\n") {

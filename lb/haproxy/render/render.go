@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/template"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
@@ -21,18 +22,33 @@ type Files map[string][]byte
 const ConfigFile = "haproxy.cfg"
 
 // Renderer renders with one set of templates.
-type Renderer struct{ engine *templates.Engine }
+type Renderer struct {
+	engine *templates.Engine
+
+	mu   sync.Mutex
+	last *cache
+}
 
 // New is a renderer with the engine's templates.
-func New(engine *templates.Engine) *Renderer { return &Renderer{engine} }
+func New(engine *templates.Engine) *Renderer { return &Renderer{engine: engine} }
 
 // Render is the table, written down. Errors are an [*InputError] where one service
 // is at fault, a [*templates.Error] for a mistake in a template, and a
 // [*templates.MissingError] when a template waits for something.
 func (r *Renderer) Render(ctx context.Context, t *routing.Table, s Settings, world *watch.Snapshot) (Files, error) {
 	s = s.WithDefaults()
-	v, err := newView(t, s)
+	r.mu.Lock()
+	former := r.last
+	r.mu.Unlock()
+	if !former.fits(s) {
+		former = newCache(s)
+	}
+	next := newCache(s)
+	v, err := newView(t, s, former, next)
 	if err != nil {
+		return nil, err
+	}
+	if v.sections, err = r.sections(t, s, v, former, next); err != nil {
 		return nil, err
 	}
 	functions := v.functions(t, s)
@@ -42,6 +58,10 @@ func (r *Renderer) Render(ctx context.Context, t *routing.Table, s Settings, wor
 	for _, name := range r.engine.Files() {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("render %s: %w", name, err)
+		}
+		if content, ok := r.cached(name, v, former); ok {
+			files[name], next.maps[name] = content, content
+			continue
 		}
 		content, err := r.engine.Execute(name, functions, world)
 		var waits *templates.MissingError
@@ -53,10 +73,16 @@ func (r *Renderer) Render(ctx context.Context, t *routing.Table, s Settings, wor
 			return nil, fmt.Errorf("render %s: %w", name, err)
 		}
 		files[name] = content
+		if strings.HasSuffix(name, ".map") {
+			next.maps[name] = content
+		}
 	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("render: %w", &templates.MissingError{File: file, Missing: missing})
 	}
+	r.mu.Lock()
+	r.last = next
+	r.mu.Unlock()
 	return files, nil
 }
 
@@ -130,7 +156,8 @@ func (v *view) functions(t *routing.Table, s Settings) template.FuncMap {
 	return template.FuncMap{
 		// What there is. The texts in it are encoded, but for those of table.
 		"settings":    func() *settingsView { return v.settings },
-		"backends":    func() []*backendView { return v.backends },
+		"backends":    func() ([]*backendView, error) { return v.allBackends(t, s) },
+		"sections":    func() string { return v.sections },
 		"ports":       func() []portView { return v.ports },
 		"rows":        func(name string) []Row { return v.rows[name] },
 		"serverNames": func() bool { return len(v.rows[serverNamesMap]) > 0 },

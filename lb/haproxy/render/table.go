@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -15,9 +16,32 @@ import (
 // view is a whole table as templates see it.
 type view struct {
 	settings *settingsView
-	backends []*backendView
+	// sections are those of the backends; "" where they must be rendered from views.
+	sections string
 	ports    []portView
 	rows     map[string][]Row
+	// sameRows are the maps whose rows are as they were in the last rendering.
+	sameRows map[string]bool
+}
+
+// allBackends are the backends of the table and the spares.
+func (v *view) allBackends(t *routing.Table, s Settings) ([]*backendView, error) {
+	var all []*backendView
+	for _, b := range t.Backends {
+		bv, err := newBackendView(s, b)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, bv)
+	}
+	for _, spare := range s.Spares(t) {
+		sv, err := newSpareView(s, spare)
+		if err != nil {
+			return nil, fmt.Errorf("render %s: %w", spare.Name, err)
+		}
+		all = append(all, sv)
+	}
+	return all, nil
 }
 
 // The maps, by the name of their file without ".map".
@@ -30,43 +54,34 @@ const (
 	spareChecksMap = "spare-checks"
 )
 
-func newView(t *routing.Table, s Settings) (*view, error) {
+func newView(t *routing.Table, s Settings, former, next *cache) (*view, error) {
 	sv, err := newSettingsView(s)
 	if err != nil {
 		return nil, fmt.Errorf("render settings: %w", err)
 	}
-	v := &view{settings: sv, rows: map[string][]Row{}}
+	v := &view{settings: sv, rows: map[string][]Row{}, sameRows: map[string]bool{}}
 	backends := make(map[string]*routing.Backend, len(t.Backends))
 	for _, b := range t.Backends {
 		if backends[b.ID] != nil {
 			return nil, &InputError{Service: b.Service, Backend: b.ID, Err: fmt.Errorf("the backend is there twice")}
 		}
 		backends[b.ID] = b
-		bv, err := newBackendView(s, b)
-		if err != nil {
-			return nil, err
-		}
-		v.backends = append(v.backends, bv)
-	}
-	for _, spare := range s.Spares(t) {
-		sv, err := newSpareView(s, spare)
-		if err != nil {
-			return nil, fmt.Errorf("render %s: %w", spare.Name, err)
-		}
-		v.backends = append(v.backends, sv)
-	}
-	for _, r := range t.Routes {
-		b := backends[r.Backend]
-		name, row, err := routeRow(r, b)
-		if err != nil {
-			return nil, &InputError{Service: r.Service, Backend: r.Backend, Err: err}
-		}
-		v.rows[name] = append(v.rows[name], row)
 	}
 	if err := v.addPorts(t, s, backends); err != nil {
 		return nil, err
 	}
+	if former.routes.of(t.Routes) {
+		for name, rows := range former.routes.rows {
+			v.rows[name], v.sameRows[name] = rows, true
+		}
+		next.routes = former.routes
+	} else if err := v.addRoutes(t, backends, next); err != nil {
+		return nil, err
+	}
 	for name, rows := range v.rows {
+		if v.sameRows[name] {
+			continue
+		}
 		slices.SortFunc(rows, func(a, b Row) int { return strings.Compare(a.Key, b.Key) })
 		for i := 1; i < len(rows); i++ {
 			if rows[i].Key == rows[i-1].Key {
@@ -75,6 +90,21 @@ func newView(t *routing.Table, s Settings) (*view, error) {
 		}
 	}
 	return v, nil
+}
+
+// addRoutes adds the rows of all routes, and remembers them.
+func (v *view) addRoutes(t *routing.Table, backends map[string]*routing.Backend, next *cache) error {
+	rows := map[string][]Row{hostsMap: nil, appIDsMap: nil, serverNamesMap: nil}
+	for _, r := range t.Routes {
+		name, row, err := routeRow(r, backends[r.Backend])
+		if err != nil {
+			return &InputError{Service: r.Service, Backend: r.Backend, Err: err}
+		}
+		rows[name] = append(rows[name], row)
+	}
+	maps.Copy(v.rows, rows)
+	next.routes = rowsOf{t.Routes, rows}
+	return nil
 }
 
 // MapRow is the row that a route has in a map, and the name of that map's file. It

@@ -182,6 +182,7 @@ func (s *Staged) Commit() error {
 	if err := renameio.Symlink(target, Current(s.dir)); err != nil {
 		return fmt.Errorf("put configuration in force: %w", err)
 	}
+	s.same = true
 	if err := syncDir(s.dir); err != nil {
 		return fmt.Errorf("put configuration in force: %w", err)
 	}
