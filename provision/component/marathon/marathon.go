@@ -183,13 +183,13 @@ func settings(p component.Platform, n *cluster.Node, r *vars.Reader, work string
 	e.Set("MARATHON_MESOS_AUTHENTICATION_PRINCIPAL", secrets.MesosMarathon)
 	e.Set("MARATHON_MESOS_AUTHENTICATION_SECRET_FILE", mesosSecretFile)
 	if role := r.Text("marathon_mesos_role", ""); role != "" {
-		e.Set("MARATHON_MESOS_ROLE", role)
+		e.SetGiven(r, "MARATHON_MESOS_ROLE", "marathon_mesos_role", role)
 	}
-	e.Set("MARATHON_FRAMEWORK_NAME", r.Text("marathon_framework_name", "marathon"))
+	e.SetGiven(r, "MARATHON_FRAMEWORK_NAME", "marathon_framework_name", r.Text("marathon_framework_name", "marathon"))
 	e.Set("MARATHON_FAILOVER_TIMEOUT", "604800")
 	// A new version of Marathon backs up what it is about to migrate.
 	e.Set("MARATHON_BACKUP_LOCATION", "file://"+work+"/backup/before-migration")
-	e.Set("MARATHON_ENABLE_FEATURES", strings.Join(r.List("marathon_features", []string{"task_killing"}), ","))
+	e.SetGiven(r, "MARATHON_ENABLE_FEATURES", "marathon_features", strings.Join(r.List("marathon_features", []string{"task_killing"}), ","))
 	e.Set("MARATHON_TASK_LAUNCH_TIMEOUT", "300000")
 	e.Set("MARATHON_METRICS_PROMETHEUS", "")
 	// Or Mesos would be told to answer to whatever the host's name resolves to.
@@ -197,7 +197,7 @@ func settings(p component.Platform, n *cluster.Node, r *vars.Reader, work string
 	if i.library != "" {
 		e.Set("MESOS_NATIVE_JAVA_LIBRARY", i.library)
 	}
-	e.Set("JAVA_OPTS", r.Text("marathon_java_opts", "-Xms256m -Xmx512m"))
+	e.SetGiven(r, "JAVA_OPTS", "marathon_java_opts", r.Text("marathon_java_opts", "-Xms256m -Xmx512m"))
 	e.Options(r, "marathon_options", "MARATHON_", "zk", "master", "hostname", "http_address", "http_port", "http_credentials",
 		"mesos_authentication", "mesos_authentication_principal", "mesos_authentication_secret_file")
 	return e

@@ -53,6 +53,7 @@ func TestDesired(t *testing.T) {
 func TestWhatCannotBeIsRefused(t *testing.T) {
 	for extra, want := range map[string]string{
 		"marathon_file=/srv/marathon.jar":                             "marathon_file is no archive",
+		"marathon_java_opts='\"-Xmx1g'":                               "begin with no quote",
 		"marathon_local_port_min=20000":                               "must be below marathon_local_port_max",
 		"marathon_options={\"zk\": \"zk://x/y\"}":                     "mi-lb sets by itself",
 		"marathon_options={\"http_credentials\": \"a:b\"}":            "mi-lb sets by itself",

@@ -140,9 +140,9 @@ func read(p component.Platform, n *cluster.Node, r *vars.Reader) (*settings, []c
 	e.Set("MESOS_PORT", strconv.Itoa(port))
 	e.Set("MESOS_WORK_DIR", s.work)
 	e.Set("MESOS_RUNTIME_DIR", s.runtime)
-	e.Set("MESOS_ATTRIBUTES", attributes)
+	e.SetGiven(r, "MESOS_ATTRIBUTES", "mesos_attributes", attributes)
 	if n.MesosResources != "" {
-		e.Set("MESOS_RESOURCES", n.MesosResources)
+		e.SetGiven(r, "MESOS_RESOURCES", "mesos_resources", n.MesosResources)
 	}
 	// What is only more than before needs no new agent.
 	e.Set("MESOS_RECONFIGURATION_POLICY", "additive")

@@ -69,6 +69,7 @@ func TestWhatCannotWorkIsRefused(t *testing.T) {
 		{"isolation of cgroups v1 on v2", `mesos_agent_options={"isolation": "cgroups/cpu"}`, "cgroups v2 only", cgroups(2, componenttest.Debian)},
 		{"launcher of cgroups v1 on v2", `mesos_agent_options={"launcher": "linux"}`, "cgroups v2 only", cgroups(2, componenttest.Debian)},
 		{"an image on v2", "mesos_source=image\nmesos_image=mesosphere/mesos-slave:1.7.0", "expect cgroups v1", cgroups(2, componenttest.Debian)},
+		{"a backslash", `mesos_attributes='a:b\\\\c'`, "no backslashes", cgroups(2, componenttest.Debian)},
 		{"own settings", `mesos_agent_options={"reconfiguration_policy": "equal"}`, "mi-lb sets by itself", cgroups(2, componenttest.Debian)},
 	} {
 		p := componenttest.With(componenttest.Platform(t, inventory+c.extra+"\n"), c.facts)

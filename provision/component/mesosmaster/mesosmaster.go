@@ -118,7 +118,7 @@ func settings(p component.Platform, n *cluster.Node, d *cluster.Datacenter, r *v
 	e := &mesos.Environment{}
 	e.Set("MESOS_ZK", "file://"+zkFile)
 	e.Set("MESOS_QUORUM", strconv.Itoa(d.Quorum(cluster.MesosMaster)))
-	e.Set("MESOS_CLUSTER", r.Text("mesos_cluster", n.Datacenter))
+	e.SetGiven(r, "MESOS_CLUSTER", "mesos_cluster", r.Text("mesos_cluster", n.Datacenter))
 	e.Set("MESOS_IP", address)
 	// Without it a master looks up its own name, which names services of the platform may be needed for.
 	e.Set("MESOS_HOSTNAME", address)

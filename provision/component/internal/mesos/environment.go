@@ -47,7 +47,19 @@ func (e *Environment) String() string {
 	return b.String()
 }
 
+// SetGiven sets a variable to a value of the inventory's, which must be one that
+// systemd reads as it is written.
+func (e *Environment) SetGiven(r *vars.Reader, name, variable, value string) {
+	if !plainValue.MatchString(value) {
+		r.Refuse(variable, "is %q: it may have no backslashes, and begin with no quote", value)
+		return
+	}
+	e.Set(name, value)
+}
+
 var (
+	// plainValue is what is not unquoted.
+	plainValue = regexp.MustCompile(`^(?:[^"'\\\s\x00-\x1f][^\\\x00-\x1f]*)?$`)
 	optionName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 	// Quotes, backslashes and what a shell or systemd might expand are for files:
 	// Mesos reads "file:///path" wherever it takes a value.
