@@ -83,13 +83,19 @@ func (w *World) States() []State {
 	return slices.SortedFunc(maps.Values(w.states), func(a, b State) int { return a.Source.Compare(b.Source) })
 }
 
+// loading is how long a source may take to say all that it has although some of its
+// answers fail.
+const loading = 20 * time.Second
+
 // Settled says whether every known source has answered or failed at least once:
-// until then the snapshot may miss what a reachable source is about to say.
+// until then the snapshot may miss what a reachable source is about to say. One that
+// answers has not failed because not all of its answers come at the first try.
 func (w *World) Settled() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := w.now()
 	for _, s := range w.states {
-		if s.Status == Connecting && s.LastError == "" {
+		if s.Status == Connecting && (s.LastError == "" || !s.LastSuccess.IsZero() && now.Sub(s.Since) < loading) {
 			return false
 		}
 	}

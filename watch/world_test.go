@@ -73,6 +73,15 @@ func TestWorldIsSettledWhenEverySourceHasAnsweredOrFailed(t *testing.T) {
 	if w.Settled() {
 		t.Error("settled before Marathon answered")
 	}
+	began := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+	w.Report(State{Source: b, Status: Connecting, Since: began, LastError: "too many connections", LastSuccess: began})
+	if w.Settled() {
+		t.Error("settled although Marathon answers and has not said everything")
+	}
+	w.Report(State{Source: b, Status: Connecting, Since: began.Add(-time.Hour), LastError: "too many connections", LastSuccess: began})
+	if !w.Settled() {
+		t.Error("a source that does not get to its end holds up the others for ever")
+	}
 	w.Report(State{Source: b, Status: Connecting, LastError: "connection refused"})
 	if !w.Settled() {
 		t.Error("a source that cannot be reached holds up the others")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -20,6 +21,9 @@ const (
 	// settleFor is how long the first table waits for sources that have not
 	// answered: routes that one of them has should not go to another's meanwhile.
 	settleFor = 5 * time.Second
+	// garbage is how much of it there may be in memory before it is collected, in percent
+	// of what is in use. Most of what is in use stays for long and changes little.
+	garbage = 50
 	// saveEvery is the least time between two savings of the snapshot, which are to take
 	// one saveShare-th of the time at most.
 	saveEvery = 2 * time.Second
@@ -43,6 +47,9 @@ func (w *watching) end() {
 // run serves until the context ends.
 func (e *edge) run(ctx context.Context) error {
 	defer close(e.done)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	driven := make(chan error, 1)
 	go func() { driven <- e.driver.Run(ctx) }()
 	err := e.route(ctx, driven)

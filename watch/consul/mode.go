@@ -71,9 +71,12 @@ type lines struct {
 
 	mu    sync.Mutex
 	limit int // as configured
-	// fewer is the limit after the agent has refused a connection, until then.
+	// fewer is the limit after the agent has refused a connection, until then, and for
+	// how long that was.
 	fewer      int
 	fewerUntil time.Time
+	fewerFor   time.Duration
+	refusedAt  time.Time
 	used       map[string]int
 	// lingering are the times until which given-up queries count at the agent.
 	lingering []time.Time
@@ -132,19 +135,25 @@ func (l *lines) atMost(limit int) {
 	l.limit = min(l.limit, limit)
 }
 
-// refused notes that the agent allows fewer connections than was thought:
-// others at this address use it too, or its limit is lower than the default.
+// refused notes that the agent allows fewer connections than was thought: others at
+// this address use it too, or a mi-lb that has just ended did, or its limit is lower than
+// the default. The first time that is believed for as long as the connections of one that
+// has ended can count, and for longer each time that follows.
 func (l *lines) refused() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	const least, retry = 4, 10 * time.Minute
+	const least, first, most = 4, plainWait*17/16 + 5*time.Second, 10 * time.Minute
 	now := l.now()
-	if now.Before(l.fewerUntil) && now.Sub(l.fewerUntil.Add(-retry)) < 10*time.Second {
+	if now.Sub(l.refusedAt) < 10*time.Second {
 		return // part of the same refusal
 	}
 	limit := l.limit
 	if now.Before(l.fewerUntil) {
 		limit = l.fewer
 	}
-	l.fewer, l.fewerUntil = max(least, limit/2), now.Add(retry)
+	if now.Sub(l.fewerUntil) > most {
+		l.fewerFor = 0
+	}
+	l.fewerFor = min(max(first, 2*l.fewerFor), most)
+	l.fewer, l.fewerUntil, l.refusedAt = max(least, limit/2), now.Add(l.fewerFor), now
 }
