@@ -163,7 +163,7 @@ func (s *session) run(ctx context.Context, command string, p *plan.Plan) (err er
 	if err != nil {
 		return err
 	}
-	if drift := p.FactsDrift(now); len(drift) > 0 {
+	if drift := p.FactsDrift(now); len(drift) > 0 && !p.Same(now) {
 		for _, line := range drift {
 			fmt.Fprintln(s.stderr, "  "+s.mask.Mask(line))
 		}

@@ -94,8 +94,8 @@ func (g *progress) event(e apply.Event) {
 		where = e.Datacenter
 	}
 	key := e.Component + " " + where
-	// Without --verbose a line per component and machine, and one for each wait.
-	if !g.verbose && (e.State == apply.Working && g.last[key] == apply.Working && e.Node != "" || e.State == apply.Unchanged) {
+	// Without --verbose the steps that take long, or that others feel.
+	if !g.verbose && (e.State == apply.Working && g.last[key] == apply.Working && e.Node != "" && !isNotable(e.Step) || e.State == apply.Unchanged) {
 		return
 	}
 	g.last[key] = e.State
@@ -107,6 +107,12 @@ func (g *progress) event(e apply.Event) {
 		text += ": " + firstLineOf(e.Error)
 	}
 	fmt.Fprintf(g.out, "%s %-12s %-16s %s\n", clock(time.Since(g.begun)), e.Component, where, text)
+}
+
+// isNotable says whether a step takes long, or is felt by others.
+func isNotable(step string) bool {
+	verb, _, _ := strings.Cut(step, " ")
+	return slices.Contains([]string{"installs", "uploads", "downloads", "unpacks", "starts", "restarts", "reloads", "stops", "runs"}, verb)
 }
 
 func clock(d time.Duration) string {

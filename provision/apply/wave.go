@@ -202,7 +202,7 @@ func (w *waveRun) hasRun(n *cluster.Node) bool {
 func (w *waveRun) turn(ctx context.Context, n *cluster.Node, runs bool) error {
 	roller, rolls := w.c.(component.Roller)
 	if rolls && runs {
-		w.event(n, Working, "handing over")
+		w.event(n, Working, "asks whether it may restart")
 		ctx, cancel := context.WithTimeout(ctx, w.Patience)
 		err := w.poll(ctx, n, "may be restarted", func(ctx context.Context) error {
 			return roller.BeforeRestart(ctx, w.Survey.Platform(), n, w.Fleet)

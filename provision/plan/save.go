@@ -31,7 +31,7 @@ func Fingerprint(f *facts.Facts) map[string]string {
 		sum := sha256.Sum256(append(data, kind+name...))
 		all[kind+" "+name] = hex.EncodeToString(sum[:6])
 	}
-	add("system", "", []any{f.System.ID, f.System.Version, f.System.Arch, f.System.Systemd, f.Cgroup, f.Docker})
+	add("system", "", []any{f.System.ID, f.System.Version, f.System.Arch, f.System.Systemd, f.Cgroup})
 	for name, version := range f.Packages {
 		add("package", name, version)
 	}
@@ -100,7 +100,7 @@ func (p *Plan) Drift(now *Plan) []string {
 		return all
 	}
 	a, b := p.changes(), now.changes()
-	if slices.Equal(a, b) {
+	if p.Same(now) {
 		return nil
 	}
 	for _, line := range a {
@@ -118,6 +118,9 @@ func (p *Plan) Drift(now *Plan) []string {
 	}
 	return all
 }
+
+// Same says whether another plan has the same changes.
+func (p *Plan) Same(other *Plan) bool { return slices.Equal(p.changes(), other.changes()) }
 
 // FactsDrift says how what is found on machines now differs from what the plan was
 // made from.
