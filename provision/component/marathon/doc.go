@@ -7,6 +7,6 @@
 // healthy when the datacenter has one leader, and answers through whichever member
 // is asked. The leader is restarted last, after it has handed over.
 //
-// A change of the version follows its vendor's order as far as this goes: never two
-// versions that lead by turns.
+// A change of the version goes from one minor version to the next, standbys first:
+// when a new Marathon has led, no old one leads again.
 package marathon

@@ -222,6 +222,7 @@ func (marathon) Variables() []cluster.VariableDoc {
 		{Name: "marathon_libmesos", Doc: "libmesos.so on the node; default that of the installed Mesos"},
 		{Name: "marathon_program", Doc: "preinstalled Marathon; default /usr/share/marathon/bin/marathon"},
 		{Name: "marathon_work_dir", Doc: "Marathon's own directory, with its backups; default /var/lib/marathon"},
+		{Name: "marathon_allow_version_change", Doc: "accept a change of the version that Marathon does not migrate by itself; default no"},
 		{Name: "marathon_options", Doc: "mapping of further flags: {task_launch_timeout: 600000}; a flag without a value is empty"},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/componenttest"
 	"github.com/mi-lb/mi-lb/provision/component/marathon"
 )
@@ -69,6 +70,29 @@ func TestWhatCannotBeIsRefused(t *testing.T) {
 		last := problems[len(problems)-1]
 		if !last.Fatal || !strings.Contains(last.Message, want) || last.Advice == "" {
 			t.Errorf("%s: got %+v, want %q", extra, problems, want)
+		}
+	}
+}
+
+func TestVersionsChangeStepByStep(t *testing.T) {
+	for _, c := range []struct {
+		installed, wanted, extra, want string
+		fatal                          bool
+	}{
+		{"", "1.10.19", "", "", false},
+		{"1.10.17", "1.10.19", "", "", false},
+		{"1.9.109-1.0", "1.10.19", "", "there is no way back", false},
+		{"1.8.222", "1.10.19", "", "from one minor version to the next only", true},
+		{"1.11.24", "1.10.19", "", "cannot read what", true},
+		{"1.11.24", "1.10.19", "marathon_allow_version_change=yes", "cannot read what", false},
+		{"unknown", "1.10.19", "", "", false},
+	} {
+		p := componenttest.Platform(t, inventory+"marathon_source=package\nmarathon_version="+c.wanted+"\n"+c.extra+"\n")
+		p.Facts["c1"].Packages = map[string]string{"marathon": c.installed}
+		problems := marathon.New().(component.Checker).Check(p, componenttest.Node(t, p, "c1"))
+		switch {
+		case c.want == "" && len(problems) > 0, c.want != "" && (len(problems) != 1 || problems[0].Fatal != c.fatal || !strings.Contains(problems[0].Message, c.want)):
+			t.Errorf("%s to %s: %+v", c.installed, c.wanted, problems)
 		}
 	}
 }
