@@ -220,6 +220,8 @@ func (e *edge) settle(settled bool, snapshot *watch.Snapshot) {
 		e.waiting = ""
 		e.log.Info("ready", "revision", status.Revision)
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+		// To start takes much more memory than to follow.
+		go debug.FreeOSMemory()
 	}
 }
 

@@ -184,7 +184,9 @@ func TestARestoredSnapshotIsFollowedAndTakesNothingAwayAtOnce(t *testing.T) {
 	if err := a.Client().Snapshot().Restore(nil, bytes.NewReader(content)); err != nil {
 		t.Fatal(err)
 	}
+	restored := time.Now()
 	w.waitInstance(t, "dc1", "web", "n1", healthy)
+	t.Logf("followed %s after the restored snapshot was in force", time.Since(restored))
 	w.wait(t, "one held", func() bool { return w.state("dc1").Held == 1 || w.instance("dc1", "web", "n2") == nil })
 	if e := w.state("dc1").LastError; !strings.Contains(e, "index went backwards") {
 		t.Errorf("last error %q", e)

@@ -122,7 +122,7 @@ func TestMissedEventIsRepairedByTheNextResync(t *testing.T) {
 	watching(t, three, withApp, func(t *testing.T, c *cluster, s *sink) {
 		after(5 * time.Second)
 		c.set(func() { delete(c.apps, "/b") })
-		after(73 * time.Second)
+		after(34 * time.Second)
 		s.is(t, "after a resync", whole[:2]...)
 	})
 }
