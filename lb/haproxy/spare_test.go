@@ -14,6 +14,8 @@ import (
 	"github.com/mi-lb/mi-lb/lb/haproxy/render"
 	"github.com/mi-lb/mi-lb/lb/haproxy/render/haproxytest"
 	"github.com/mi-lb/mi-lb/lb/haproxy/runtime"
+	"github.com/mi-lb/mi-lb/lb/routing"
+	"github.com/mi-lb/mi-lb/watch"
 )
 
 // freeRange are so many ports in a row that nobody listens on, below those that the
@@ -325,5 +327,44 @@ func TestAReloadThatWouldOpenABusyPortIsNotTried(t *testing.T) {
 	}
 	if n := e.counts.failed; n > 0 {
 		t.Errorf("%d reloads failed: %v", n, e.counts.reasons)
+	}
+}
+
+func TestLocalityChangesWithoutAReload(t *testing.T) {
+	e := newEdge(t, nil)
+	near, far := says(t, "near"), says(t, "far")
+	world := func(locality string) *watch.Snapshot {
+		e.revision++
+		part := func(dc string, server *httptest.Server) *watch.Part {
+			return &watch.Part{
+				Source: watch.Source{Kind: watch.Consul, Name: dc}, Datacenter: dc,
+				Services: world(service("web", []string{"mi-lb.locality=" + locality}, server)),
+			}
+		}
+		return &watch.Snapshot{
+			Revision: e.revision, Datacenter: "dc1", At: time.Now(), Parts: []*watch.Part{part("dc1", near), part("dc2", far)},
+		}
+	}
+	want := func(locality string) {
+		snapshot := world(locality)
+		e.Want(Wanted{Table: routing.Compile(snapshot, routing.Policy{Domain: "example.com"}, nil), Snapshot: snapshot})
+	}
+	want("local-first")
+	e.until("web.example.com", 200, "near")
+	reloads := e.counts.reloaded()
+	for range 3 {
+		want("global")
+		e.until("web.example.com", 200, "far")
+		e.until("web.example.com", 200, "near")
+		want("local-first")
+		e.untilStatus("applied", func(s Status) bool { return s.Revision == e.revision && s.Pending == "" })
+		for range 6 {
+			if _, body, err := e.get("web.example.com"); err != nil || body != "near" {
+				t.Fatalf("local-first leads to %q, %v", body, err)
+			}
+		}
+	}
+	if n := e.counts.reloaded(); n != reloads {
+		t.Errorf("%d reloads: %v", n-reloads, e.counts.reasons)
 	}
 }

@@ -45,6 +45,22 @@ func Name(id string) string {
 	return b.String() + ":" + hex.EncodeToString(sum[:hashedBytes])
 }
 
+// backup ends the names of backup servers. No other name ends so.
+const backup = ":backup"
+
+// Server is the name of the server that stands for the id. Whether a server is a backup
+// cannot change while HAProxy runs: with another name it is another server, which comes
+// as the first one goes.
+func Server(id string, isBackup bool) string {
+	if isBackup {
+		return Name(id) + backup
+	}
+	return Name(id)
+}
+
+// IsBackup says whether a name that [Server] gave is that of a backup server.
+func IsBackup(name string) bool { return strings.HasSuffix(name, backup) }
+
 func isName(id string) bool {
 	if id == "" || len(id) > maxName {
 		return false

@@ -15,7 +15,6 @@ const (
 	// ServersStatic: servers cannot be added to the backend, or to any, or their
 	// weights not be changed.
 	ServersStatic = "servers-static"
-	BackupChanged = "backup-changed"
 	PortOpened    = "port-opened"
 	PortChanged   = "port-changed"
 	PortClosed    = "port-closed"
@@ -166,23 +165,27 @@ func (d *differ) newBackend(b *routing.Backend) {
 		d.reload(NewBackend, b.ID)
 		return
 	}
-	rows, err := d.running.encoding.claim(spare.Name, b)
-	if err != nil {
-		d.refuse(fmt.Errorf("backend %q of service %q: %w", b.ID, b.Service, err))
-		d.reload(NewBackend, b.ID)
-		return
-	}
 	d.claimed[b.ID], d.taken[spare.Name] = spare.Name, true
 	d.enter = append(d.enter, ClaimSpare{ID: b.ID, Backend: spare.Name, From: spare.ID, shape: spare.Shape, options: b})
+	d.backend(&Backend{ID: b.ID, Name: spare.Name, options: b, Servers: servers, spare: spare.Shape}, b)
+}
+
+// claim sees to the rows that make a spare what it has become.
+func (d *differ) claim(have *Backend, want *routing.Backend) bool {
+	rows, err := d.running.encoding.claim(have.Name, want)
+	if err != nil {
+		d.refuse(fmt.Errorf("backend %q of service %q: %w", want.ID, want.Service, err))
+		return false
+	}
 	for _, row := range rows {
-		switch value, have := d.running.rows.get(rowKey{row.Map, row.Key}); {
-		case !have:
+		switch value, has := d.running.rows.get(rowKey{row.Map, row.Key}); {
+		case !has:
 			d.enter = append(d.enter, AddMap(row))
 		case value != row.Value:
 			d.enter = append(d.enter, SetMap(row))
 		}
 	}
-	d.backend(&Backend{ID: b.ID, Name: spare.Name, options: b, Servers: servers}, b)
+	return true
 }
 
 // spare is one that can become the backend: one that is free, else one whose backend
@@ -213,11 +216,13 @@ func (d *differ) backend(have *Backend, want *routing.Backend) {
 	reload := func(word string) { settled = false; d.reload(word, want.ID) }
 	if !sameOptions(have.options, want) {
 		reload(BackendChanged)
+	} else if have.spare != "" && !d.claim(have, want) {
+		settled = false
 	}
 	var added []routing.Server
 	kept := make(map[string]bool, len(want.Servers))
 	static := d.running.encoding.static(have.options)
-	backup, fixed := false, false
+	fixed := false
 	for _, s := range want.Servers {
 		w := modelled(s)
 		kept[w.Name] = true
@@ -226,16 +231,12 @@ func (d *differ) backend(have *Backend, want *routing.Backend) {
 			added = append(added, s)
 			continue
 		}
-		backup = backup || h.Backup != w.Backup
 		if static && h.Weight != w.Weight {
 			// What gets no new traffic needs no weight either.
 			fixed = fixed || w.State == routing.Ready
 			w.Weight = h.Weight
 		}
 		d.server(Ref{have.ID, have.Name, w.Name}, h, w)
-	}
-	if backup {
-		reload(BackupChanged)
 	}
 	if fixed || len(added) > 0 && (!d.caps.AddServer || static) {
 		reload(ServersStatic)

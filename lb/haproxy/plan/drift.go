@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/mi-lb/mi-lb/lb/haproxy/encode"
 	"github.com/mi-lb/mi-lb/lb/haproxy/runtime"
 	"github.com/mi-lb/mi-lb/lb/routing"
 )
@@ -120,7 +121,9 @@ func (d *drift) unknown(b *Backend, s runtime.Server) {
 	ref := Ref{b.ID, b.Name, s.Name}
 	if copied := d.edit.backend(b.ID); copied != nil {
 		i, _ := copied.find(s.Name)
-		copied.Servers = slices.Insert(copied.Servers, i, Server{Name: s.Name, Address: s.Address, Weight: s.Weight, State: routing.ServerState(s.State)})
+		copied.Servers = slices.Insert(copied.Servers, i, Server{
+			Name: s.Name, Address: s.Address, Weight: s.Weight, State: routing.ServerState(s.State), Backup: encode.IsBackup(s.Name),
+		})
 	}
 	var repair []Op
 	if s.State == runtime.Ready {

@@ -94,4 +94,4 @@ func (e *Encoding) args(b *routing.Backend, servers []routing.Server) ([]string,
 
 func backendName(id string) string { return encode.Name(id) }
 
-func serverName(s routing.Server) string { return encode.Name(s.Name) }
+func serverName(s routing.Server) string { return encode.Server(s.Name, s.Backup) }

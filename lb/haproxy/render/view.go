@@ -214,7 +214,7 @@ func (e *encoder) comment(text string) string {
 func newServerView(s Settings, b *routing.Backend, server routing.Server) (serverView, error) {
 	var e encoder
 	v := serverView{
-		Name:     encode.Name(server.Name),
+		Name:     encode.Server(server.Name, server.Backup),
 		Address:  e.text(encode.Address(server.Address)),
 		Weight:   e.number(server.Weight, 0, 256, "weight"),
 		Backup:   server.Backup,
