@@ -58,13 +58,27 @@ backend {{ .Name }}
 {{ range service .Name }}    server {{ .ID }} {{ .Address }}:{{ .Port }} weight {{ .Weights.Passing }}{{ if not (index .ServiceMeta "%[4]s") }} check{{ end }}
 {{ end }}{{ end }}{{ end }}`
 
-// The reload is that of Debian's unit: ExecReload, both lines. Where HAProxy does not
-// run yet there is nothing to reload.
+// The reload is that of Debian's unit, both lines of ExecReload, and then a wait until
+// the new worker is there, as systemd waits for READY=1: HAProxy's master loses a signal
+// that comes before. Where HAProxy does not run yet there is nothing to reload.
 const reloadScript = `#!/bin/sh
 [ -s %[1]s/haproxy.pid ] || exit 0
 %[2]s -c -q -f %[1]s/haproxy.cfg || exit 1
 echo reload >>%[1]s/reloads
-kill -USR2 "$(cat %[1]s/haproxy.pid)"
+master=$(cat %[1]s/haproxy.pid)
+before=$(cat /proc/$master/task/$master/children)
+kill -USR2 "$master"
+tries=0
+while [ $tries -lt 500 ]; do
+	for worker in $(cat /proc/$master/task/$master/children); do
+		case " $before " in
+		*" $worker "*) ;;
+		*) exit 0 ;;
+		esac
+	done
+	tries=$((tries + 1))
+	sleep 0.01
+done
 `
 
 const consulTemplateConfig = `consul {
@@ -115,7 +129,7 @@ func startConsulTemplate(p *program.Program, b Binaries, agent *consul.Agent, qu
 	go func() { // HAProxy starts when its file is there
 		defer close(started)
 		if wait(ctx, func() bool { _, err := os.Stat(s.file("haproxy.cfg")); return err == nil }) == nil {
-			s.haproxy.Store(startChild(p, s.file("log"), b.HAProxy, "-W", "-db", "-S", s.file("master.sock"), "-p", s.file("haproxy.pid"), "-f", s.file("haproxy.cfg")))
+			s.haproxy.Store(startChild(p, s.file("haproxy.log"), b.HAProxy, "-W", "-db", "-S", s.file("master.sock"), "-p", s.file("haproxy.pid"), "-f", s.file("haproxy.cfg")))
 		}
 	}()
 	return s
