@@ -324,3 +324,84 @@ func TestADatacenterRunsContainersAndOutlivesItsLeaders(t *testing.T) {
 		return nil
 	})
 }
+
+// restart starts a unit anew with files that were changed by edit.
+func (w *world) restart(c component.Component, node string, edit func(*desired.File)) *componenttest.Process {
+	w.t.Helper()
+	if p := w.processes[c.Name()+" "+node]; p != nil {
+		p.Stop()
+	}
+	part, problems := c.Desired(w.platform, w.node(node))
+	if part == nil {
+		w.t.Fatalf("%+v", problems)
+	}
+	part = w.here(part, node)
+	for i := range part.Files {
+		edit(&part.Files[i])
+	}
+	componenttest.Install(w.t, part, w.root)
+	p := componenttest.Start(w.t, part.Units[len(part.Units)-1])
+	w.processes[c.Name()+" "+node] = p
+	return p
+}
+
+func (w *world) ends(p *componenttest.Process, saying string) {
+	w.t.Helper()
+	componenttest.Eventually(w.t, time.Minute, "it ends, saying "+saying, func(context.Context) error {
+		if p.Running() || !strings.Contains(p.Output(), saying) {
+			return errors.New(p.Output())
+		}
+		return nil
+	})
+}
+
+func TestOneMastersRegistryIsNotThatOfThree(t *testing.T) {
+	w := newWorld(t, `mesos_master_options={"registry_fetch_timeout": "5secs"}`+"\n")
+	w.zookeeper()
+	c := mesosmaster.New()
+	alone := func(node string) error {
+		err := c.Healthy(t.Context(), w.platform, w.node(node), w.hosts)
+		if err == nil {
+			return errors.New("one master is healthy for a quorum of two")
+		}
+		if strings.Contains(err.Error(), "it sees 1 masters, and the quorum is 2") {
+			return nil // it works, for a quorum of one
+		}
+		return err
+	}
+	w.restart(c, "n1", func(f *desired.File) { f.Content = strings.Replace(f.Content, "MESOS_QUORUM=2", "MESOS_QUORUM=1", 1) })
+	componenttest.Eventually(t, time.Minute, "the one master has a registry", func(context.Context) error { return alone("n1") })
+	w.processes["mesos-master n1"].Stop()
+	for _, node := range []string{"n1", "n2", "n3"} {
+		w.start(c, node)
+	}
+	w.ends(w.processes["mesos-master n1"], "Failed to recover registrar")
+	for _, node := range []string{"n1", "n2", "n3"} {
+		w.processes["mesos-master "+node].Stop()
+	}
+	// What mesos_accept_registry_loss does.
+	w.must(os.RemoveAll(filepath.Join(w.root, "n1/lib/mesos/master/replicated_log")))
+	for _, node := range []string{"n1", "n2", "n3"} {
+		w.start(c, node)
+	}
+	w.healthy(c, "n1", "n2", "n3")
+
+	// Who does not know the secret is not let in.
+	agent := mesosagent.New()
+	wrong := w.restart(agent, "n4", func(f *desired.File) {
+		if filepath.Base(f.Path) == "credential.json" {
+			f.Secret = redact.New(strings.Replace(f.Secret.Reveal(), `"secret": "`, `"secret": "x`, 1))
+		}
+	})
+	w.ends(wrong, "refused authentication")
+	newline := w.restart(marathon.New(), "n1", func(f *desired.File) {
+		if filepath.Base(f.Path) == "mesos-secret" {
+			f.Secret = redact.New(f.Secret.Reveal() + "\n")
+		}
+	})
+	w.ends(newline, "Mesos refuses the framework")
+	w.start(marathon.New(), "n1")
+	componenttest.Eventually(t, time.Minute, "it is let in with the secret", func(ctx context.Context) error {
+		return marathon.New().Healthy(ctx, w.platform, w.node("n1"), w.hosts)
+	})
+}
