@@ -8,17 +8,18 @@ import (
 	"github.com/mi-lb/mi-lb/test/hosts"
 )
 
-// dependenciesOf are the packages that bootstrap installs. Machines have what these
-// depend on, as installing that on all of them would take most of the test's time.
-var dependenciesOf = []string{
-	"zookeeper", "docker.io", "haproxy", "dnsmasq", "chrony", "logrotate", "unzip", "xz-utils", "tar", "iptables",
+// packages are those that bootstrap installs. Machines have them already, with their
+// units disabled, as installing them on all would take most of the test's time:
+// [TestOneMachineIsEverything] is where they are installed.
+var packages = []string{
+	"zookeeper", "docker.io", "iptables", "haproxy", "dnsmasq-base", "chrony", "logrotate", "unzip", "xz-utils",
 	"libnetty-java", "libslf4j-java", "libsasl2-modules", "default-jre-headless",
 }
 
 // machines starts some until the test ends.
 func machines(t *testing.T, names ...string) *hosts.Hosts {
 	t.Helper()
-	return hosts.Start(t, hosts.Spec{Names: names, DependenciesOf: dependenciesOf})
+	return hosts.Start(t, hosts.Spec{Names: names, Packages: packages})
 }
 
 // host is a line of an inventory.

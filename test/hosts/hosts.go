@@ -43,9 +43,9 @@ const (
 type Spec struct {
 	// Names of the machines, which are their host names.
 	Names []string
-	// DependenciesOf are packages whose dependencies the machines have already, and
-	// not the packages themselves: a hundred libraries on every machine take minutes.
-	DependenciesOf []string
+	// Packages are what the machines have already, with no unit of them enabled:
+	// installing a hundred libraries on every machine takes minutes.
+	Packages []string
 	// Dir gets the key and the known hosts; empty is a temporary directory.
 	Dir string
 	// LogOutput gets what the Docker Engine prints.
@@ -74,6 +74,9 @@ type Hosts struct {
 }
 
 const imageName, networkName = "machine", "machines"
+
+// startsAtOnce is how many machines boot at a time.
+const startsAtOnce = 3
 
 // Start runs machines until the test ends. Those that a test stopped, cut off or
 // broke are removed like others.
@@ -120,7 +123,7 @@ func Open(ctx context.Context, spec Spec) (_ *Hosts, err error) {
 	if h.names, err = startNames(h.Gateway); err != nil {
 		return nil, fmt.Errorf("start machines: %w", err)
 	}
-	if err := h.makeImage(ctx, spec.DependenciesOf); err != nil {
+	if err := h.makeImage(ctx, spec.Packages); err != nil {
 		return nil, fmt.Errorf("start machines: %w", err)
 	}
 	if err := h.Add(ctx, spec.Names...); err != nil {
@@ -172,6 +175,7 @@ func (h *Hosts) Add(ctx context.Context, names ...string) error {
 		added = append(added, m)
 	}
 	var group errgroup.Group
+	group.SetLimit(startsAtOnce)
 	for _, m := range added {
 		group.Go(func() error { return m.create(ctx) })
 	}
@@ -199,7 +203,7 @@ func (h *Hosts) makeKey() error {
 }
 
 // makeImage gives the engine the machines' image.
-func (h *Hosts) makeImage(ctx context.Context, dependenciesOf []string) error {
+func (h *Hosts) makeImage(ctx context.Context, packages []string) error {
 	cache, err := cacheDirectory()
 	if err != nil {
 		return err
@@ -211,7 +215,7 @@ func (h *Hosts) makeImage(ctx context.Context, dependenciesOf []string) error {
 	if h.mirror, h.proxy, err = startMirror(filepath.Join(cache, "packages"), sources.hosts, h.Gateway.String()); err != nil {
 		return err
 	}
-	path, err := image(ctx, cache, sources, h.proxy, dependenciesOf)
+	path, err := image(ctx, cache, sources, h.proxy, packages)
 	if err != nil {
 		return err
 	}

@@ -42,9 +42,9 @@ func cacheDirectory() (string, error) {
 
 // image is the archive of a machine's root file system, made if the cache has none
 // that was made of the same.
-func image(ctx context.Context, cache string, sources aptSources, proxy string, dependenciesOf []string) (string, error) {
+func image(ctx context.Context, cache string, sources aptSources, proxy string, packages []string) (string, error) {
 	sum := sha256.New()
-	for _, part := range append([]string{build, start, sources.text}, dependenciesOf...) {
+	for _, part := range append([]string{build, start, sources.text}, packages...) {
 		fmt.Fprintf(sum, "%d:%s", len(part), part)
 	}
 	path := filepath.Join(cache, "root-"+hex.EncodeToString(sum.Sum(nil))[:16]+".tar")
@@ -69,7 +69,7 @@ func image(ctx context.Context, cache string, sources aptSources, proxy string, 
 			return "", fmt.Errorf("make the machines' image: %w", err)
 		}
 	}
-	arguments := append([]string{filepath.Join(dir, "build"), dir, sources.mirror, sources.name}, dependenciesOf...)
+	arguments := append([]string{filepath.Join(dir, "build"), dir, sources.mirror, sources.name}, packages...)
 	command := exec.CommandContext(ctx, "/bin/sh", arguments...)
 	command.Env = append(os.Environ(), "http_proxy="+proxy, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	if output, err := command.CombinedOutput(); err != nil {

@@ -1,6 +1,6 @@
 // Command hosts runs test machines until it is interrupted:
 //
-//	go run ./test/hosts/cmd/hosts [-dependencies-of zookeeper,docker.io] control-01 worker-01 edge-01
+//	go run ./test/hosts/cmd/hosts [-packages zookeeper,docker.io] control-01 worker-01 edge-01
 //
 // It prints the lines of an inventory that reaches them.
 package main
@@ -20,13 +20,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dependenciesOf := flag.String("dependencies-of", "", "packages whose dependencies the machines have already, with commas")
+	packages := flag.String("packages", "", "packages that machines have already, with commas")
 	flag.Parse()
 	names := flag.Args()
 	if len(names) == 0 {
 		names = []string{"machine-01"}
 	}
-	h, err := hosts.Open(ctx, hosts.Spec{Names: names, DependenciesOf: strings.FieldsFunc(*dependenciesOf, func(r rune) bool { return r == ',' })})
+	h, err := hosts.Open(ctx, hosts.Spec{Names: names, Packages: strings.FieldsFunc(*packages, func(r rune) bool { return r == ',' })})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
