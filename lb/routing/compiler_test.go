@@ -321,6 +321,62 @@ func checkShared(t testing.TB, before, after *Table) {
 	}
 }
 
+func TestAChangeLeavesAloneWhatItDoesNotTouch(t *testing.T) {
+	first := benchSnapshot(50, 3)
+	second := withChange(first, "service-00020", func(s *watch.Service) *watch.Service {
+		s.Instances[1].Health = watch.HealthCritical
+		return s
+	})
+	compiler := NewCompiler(nil)
+	before, after := compiler.Compile(first, benchPolicy), compiler.Compile(second, benchPolicy)
+	if &before.Routes[0] != &after.Routes[0] {
+		t.Error("the routes were made again")
+	}
+	var backends, services []string
+	for i, b := range after.Backends {
+		if b != before.Backends[i] {
+			backends = append(backends, b.ID)
+		}
+	}
+	for i, s := range after.Services {
+		if s != before.Services[i] {
+			services = append(services, s.Name)
+		}
+	}
+	want := []string{"service-00020"}
+	if !slices.Equal(backends, want) || !slices.Equal(services, want) {
+		t.Errorf("backends %v and services %v are others than before", backends, services)
+	}
+	if state := before.Backends[20].Servers[1].State; state != Ready {
+		t.Errorf("the table before has a server that is %s", state)
+	}
+	if third := compiler.Compile(first.With(first.Parts[0], time.Now()), benchPolicy); third.Backends[20].Servers[1].State != Ready || !reflect.DeepEqual(third.Backends, before.Backends) {
+		t.Error("back again, it is not as before")
+	}
+	// Another policy makes everything anew, and what is the same is shared all the same.
+	policy := benchPolicy
+	policy.Exposure = ExposeAll
+	if again := compiler.Compile(first, policy); again.Backends[0] != before.Backends[0] {
+		t.Error("a policy that changes nothing changed a backend")
+	}
+}
+
+func TestNoTwoServicesHaveABackendOfOneID(t *testing.T) {
+	ids := map[string]string{}
+	for _, name := range []string{"web", "canary.web", "web:tcp", "web@dc1", "web{/x}", "(canary.web)", "canary.web@dc1", "/a/b"} {
+		for _, protocol := range []Protocol{HTTP, TCP} {
+			for _, s := range []subset{{}, {tag: "canary"}, {datacenter: "dc1"}, {tag: "canary", datacenter: "dc1"}, {strip: "/x"}, {strip: "/x", tag: "canary", datacenter: "dc1"}} {
+				s.protocol = protocol
+				what := fmt.Sprintf("%+v of %s", s, name)
+				if other, taken := ids[s.id(name)]; taken {
+					t.Errorf("%q is %s and %s", s.id(name), other, what)
+				}
+				ids[s.id(name)] = what
+			}
+		}
+	}
+}
+
 func TestCompilerMakesTheSameTables(t *testing.T) {
 	for seed := range uint64(24) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
