@@ -183,7 +183,11 @@ func (s *Session) Ensure(p string, acl []zk.ACL) error {
 			continue
 		}
 		at += "/" + part
-		exists, _, err := s.Conn.Exists(at)
+		var exists bool
+		err := s.again(func() (err error) {
+			exists, _, err = s.Conn.Exists(at)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("look for znode %s: %w", at, err)
 		}
@@ -195,6 +199,39 @@ func (s *Session) Ensure(p string, acl []zk.ACL) error {
 		}
 	}
 	return nil
+}
+
+// again does something until it does not fail for want of a connection: the session
+// goes on with another server, unless it is lost.
+func (s *Session) again(do func() error) error {
+	for {
+		err := do()
+		if !errors.Is(err, zk.ErrConnectionClosed) && !errors.Is(err, zk.ErrNoServer) {
+			return err
+		}
+		select {
+		case <-s.lost:
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Get is what a znode has.
+func (s *Session) Get(p string) (data []byte, err error) {
+	err = s.again(func() (err error) {
+		data, _, err = s.Conn.Get(p)
+		return err
+	})
+	return data, err
+}
+
+// Set replaces what a znode has.
+func (s *Session) Set(p string, data []byte) error {
+	return s.again(func() error {
+		_, err := s.Conn.Set(p, data, -1)
+		return err
+	})
 }
 
 // Join adds a member to a group: an ephemeral znode with the next number.
@@ -218,7 +255,12 @@ type Member struct {
 // Members are those of a group whose names have a mark in them, oldest first, and a
 // channel that has something when they change.
 func (s *Session) Members(dir, mark string) ([]Member, <-chan zk.Event, error) {
-	names, _, changed, err := s.Conn.ChildrenW(dir)
+	var names []string
+	var changed <-chan zk.Event
+	err := s.again(func() (err error) {
+		names, _, changed, err = s.Conn.ChildrenW(dir)
+		return err
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list %s: %w", dir, err)
 	}
@@ -226,7 +268,7 @@ func (s *Session) Members(dir, mark string) ([]Member, <-chan zk.Event, error) {
 	slices.SortFunc(names, func(a, b string) int { return strings.Compare(sequence(a), sequence(b)) })
 	var all []Member
 	for _, n := range names {
-		data, _, err := s.Conn.Get(path.Join(dir, n))
+		data, err := s.Get(path.Join(dir, n))
 		if errors.Is(err, zk.ErrNoNode) {
 			continue
 		}

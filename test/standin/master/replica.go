@@ -116,7 +116,7 @@ func (r *replica) recover(ctx context.Context, session *ensemble.Session, info w
 				return err
 			}
 			log.Info("replica", "status", next)
-			if _, err := session.Conn.Set(me, data(), -1); err != nil {
+			if err := session.Set(me, data()); err != nil {
 				return fmt.Errorf("Failed to tell the log's group: %w", err)
 			}
 		}

@@ -194,7 +194,7 @@ func (m *member) lead(ctx context.Context) error {
 		return err
 	}
 	var before stored
-	data, _, err := m.session.Conn.Get(m.stateNode())
+	data, err := m.session.Get(m.stateNode())
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
@@ -242,7 +242,7 @@ func (m *member) keep(ctx context.Context, cluster *emulator.Cluster) error {
 			return err
 		}
 		if string(data) != last {
-			if _, err := m.session.Conn.Set(m.stateNode(), data, -1); err != nil && !errors.Is(err, zk.ErrClosing) {
+			if err := m.session.Set(m.stateNode(), data); err != nil && !errors.Is(err, zk.ErrClosing) {
 				return fmt.Errorf("store the state: %w", err)
 			}
 			last = string(data)
