@@ -151,6 +151,9 @@ func (l *loop) cutText(refs []plan.Ref) {
 		if command, err := runtime.SetServerState(ref.Backend, ref.Server, string(routing.Maint)); err == nil {
 			commands = append(commands, command)
 		}
+		if command, err := runtime.ShutdownSessions(ref.Backend, ref.Server); err == nil {
+			commands = append(commands, command)
+		}
 	}
 	if _, err := l.process.Runtime().Exec(l.ctx, commands); err != nil && l.ctx.Err() == nil {
 		l.complain("operations", err)

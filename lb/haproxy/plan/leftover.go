@@ -8,8 +8,8 @@ import (
 	"github.com/mi-lb/mi-lb/lb/routing"
 )
 
-// Cut puts those of the servers into maintenance that are still not wanted: what is
-// left of their traffic ends. The others have come back, or are gone already.
+// Cut puts those of the servers into maintenance that are still not wanted, and ends the
+// sessions that they still have: maintenance alone lets those go on. The others have come back, or are gone already.
 func (r *Running) Cut(wanted *routing.Table, servers []Ref) []Op {
 	var ops []Op
 	for _, ref := range servers {
@@ -18,7 +18,7 @@ func (r *Running) Cut(wanted *routing.Table, servers []Ref) []Op {
 			continue
 		}
 		if s, ok := b.Server(ref.Server); ok && s.State != routing.Maint && !wants(wanted, ref) {
-			ops = append(ops, SetServerState{ref, routing.Maint})
+			ops = append(ops, SetServerState{ref, routing.Maint}, ShutdownSessions{ref})
 		}
 	}
 	return ops

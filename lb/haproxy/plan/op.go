@@ -67,6 +67,9 @@ type SetServerMaxConn struct {
 	MaxConn int
 }
 
+// ShutdownSessions ends the sessions that a server has, at once.
+type ShutdownSessions struct{ Ref Ref }
+
 // DelServer deletes a server that is in maintenance. HAProxy refuses while it has
 // connections.
 type DelServer struct{ Ref Ref }
@@ -97,6 +100,7 @@ func (o SetServerAddress) Kind() string { return "set-address" }
 func (o SetServerWeight) Kind() string  { return "set-weight" }
 func (o SetServerState) Kind() string   { return "set-state" }
 func (o SetServerMaxConn) Kind() string { return "set-maxconn" }
+func (o ShutdownSessions) Kind() string { return "shutdown-sessions" }
 func (o DelServer) Kind() string        { return "del-server" }
 func (o AddMap) Kind() string           { return "add-map" }
 func (o SetMap) Kind() string           { return "set-map" }
@@ -110,6 +114,7 @@ func (o SetServerAddress) String() string { return fmt.Sprintf("set address %s %
 func (o SetServerWeight) String() string  { return fmt.Sprintf("set weight %s %d", o.Ref, o.Weight) }
 func (o SetServerState) String() string   { return fmt.Sprintf("set state %s %s", o.Ref, o.State) }
 func (o SetServerMaxConn) String() string { return fmt.Sprintf("set maxconn %s %d", o.Ref, o.MaxConn) }
+func (o ShutdownSessions) String() string { return fmt.Sprintf("shutdown sessions %s", o.Ref) }
 func (o DelServer) String() string        { return fmt.Sprintf("del server %s", o.Ref) }
 func (o AddMap) String() string           { return fmt.Sprintf("add map %s %s %s", o.Map, o.Key, o.Value) }
 func (o SetMap) String() string           { return fmt.Sprintf("set map %s %s %s", o.Map, o.Key, o.Value) }
@@ -178,6 +183,10 @@ func (o SetServerState) Commands() ([]string, error) {
 
 func (o SetServerMaxConn) Commands() ([]string, error) {
 	return one(runtime.SetServerMaxConn(o.Ref.Backend, o.Ref.Server, o.MaxConn))
+}
+
+func (o ShutdownSessions) Commands() ([]string, error) {
+	return one(runtime.ShutdownSessions(o.Ref.Backend, o.Ref.Server))
 }
 
 func (o DelServer) Commands() ([]string, error) {

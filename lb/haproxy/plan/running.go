@@ -293,6 +293,9 @@ func (o AddServer) apply(e *edit) {
 	}
 }
 
+// The model knows no sessions.
+func (o ShutdownSessions) apply(*edit) {}
+
 func (o DelServer) apply(e *edit) {
 	if b := e.backend(o.Ref.ID); b != nil {
 		b.Servers = slices.DeleteFunc(b.Servers, func(s Server) bool { return s.Name == o.Ref.Server })

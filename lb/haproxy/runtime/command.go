@@ -93,6 +93,11 @@ func AddServer(backend, name, args string) (string, error) {
 // DelServer is `del server B/S`.
 func DelServer(backend, name string) (string, error) { return server("del server", backend, name, "") }
 
+// ShutdownSessions is `shutdown sessions server B/S`.
+func ShutdownSessions(backend, name string) (string, error) {
+	return server("shutdown sessions server", backend, name, "")
+}
+
 // EnableHealth is `enable health B/S`: checks of a server that was added begin.
 func EnableHealth(backend, name string) (string, error) {
 	return server("enable health", backend, name, "")
