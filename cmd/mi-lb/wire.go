@@ -88,7 +88,12 @@ func settings(c config.Config, p paths) (render.Settings, error) {
 		HardStopAfter: h.HardStopAfter, SpareBackends: h.SpareBackends,
 		Timeouts: render.Timeouts{
 			Connect: h.Timeout.Connect, Client: h.Timeout.Client, Server: h.Timeout.Server, Tunnel: h.Timeout.Tunnel,
-			Request: h.Timeout.HTTPRequest, KeepAlive: h.Timeout.KeepAlive, Queue: h.Timeout.Queue,
+			Request: h.Timeout.HTTPRequest, KeepAlive: h.Timeout.KeepAlive, Queue: h.Timeout.Queue, Fin: h.Timeout.Fin,
+		},
+		MaxReloads: h.MaxReloads, Retries: h.Retries,
+		Check: render.Check{
+			Interval: h.Check.Interval, FastInterval: h.Check.FastInterval, DownInterval: h.Check.DownInterval,
+			Rise: h.Check.Rise, Fall: h.Check.Fall, ErrorLimit: h.Check.ErrorLimit,
 		},
 	}
 	for _, network := range h.TrustedProxies {

@@ -80,10 +80,23 @@ type HAProxy struct {
 	Drain         time.Duration `key:"drain" help:"how long the sessions of an instance that vanished may go on"`
 	ReloadEvery   time.Duration `key:"reload_every" help:"the least time between two reloads"`
 	HardStopAfter time.Duration `key:"hard_stop_after" help:"how long a worker that was replaced may finish its sessions"`
+	MaxReloads    int           `key:"max_reloads" help:"how many reloads a worker that was replaced may see before it is ended"`
+	Retries       int           `key:"retries" help:"how often a connection that failed is tried again, each time on another server"`
 	DriftEvery    time.Duration `key:"drift_every" help:"how often what HAProxy runs is compared with what it should, at most; 0 for never"`
 	SpareBackends int           `key:"spare_backends" help:"about how many backends are kept ready, so that new services need no reload; 0 for none"`
 
 	Timeout Timeout `key:"timeout"`
+	Check   Check   `key:"check"`
+}
+
+// Check is how HAProxy watches servers, beside what the catalog says of them.
+type Check struct {
+	Interval     time.Duration `key:"interval" help:"between two checks of a server that serves, unless its service says"`
+	FastInterval time.Duration `key:"fast_interval" help:"between two checks while the verdict changes"`
+	DownInterval time.Duration `key:"down_interval" help:"between two checks of a server that is down"`
+	Rise         int           `key:"rise" help:"checks in a row that take a server in"`
+	Fall         int           `key:"fall" help:"checks in a row that take a server out"`
+	ErrorLimit   int           `key:"error_limit" help:"failed connections in a row that take a server out at once"`
 }
 
 // Timeout are HAProxy's, for services that do not say.
@@ -95,6 +108,7 @@ type Timeout struct {
 	HTTPRequest time.Duration `key:"http_request" help:"to receive a request's headers"`
 	KeepAlive   time.Duration `key:"http_keep_alive" help:"between two requests of a client"`
 	Queue       time.Duration `key:"queue" help:"to wait for a server that is at its maxconn"`
+	Fin         time.Duration `key:"fin" help:"of one side when the other has closed"`
 }
 
 // Admin is the HTTP interface for people and programs.
@@ -120,9 +134,11 @@ func Default() Config {
 		HAProxy: HAProxy{
 			Path: "haproxy", Manage: true, HTTPReuse: "safe", AbortOnClose: true,
 			Drain: 30 * time.Second, ReloadEvery: 2 * time.Second, HardStopAfter: 30 * time.Minute, DriftEvery: 5 * time.Second, SpareBackends: 64,
+			MaxReloads: 20, Retries: 5,
+			Check: Check{Interval: 30 * time.Second, FastInterval: time.Second, DownInterval: time.Second, Rise: 1, Fall: 3, ErrorLimit: 2},
 			Timeout: Timeout{
 				Connect: time.Second, Client: time.Minute, Server: time.Minute, Tunnel: time.Hour,
-				HTTPRequest: 10 * time.Second, KeepAlive: 30 * time.Second, Queue: 30 * time.Second,
+				HTTPRequest: 10 * time.Second, KeepAlive: 30 * time.Second, Queue: 30 * time.Second, Fin: 10 * time.Second,
 			},
 		},
 		Admin: Admin{Listen: "127.0.0.1:9090"},

@@ -69,9 +69,17 @@ func validate(c Config, where func(key string) string) []error {
 	t := c.HAProxy.Timeout
 	for key, d := range map[string]int64{
 		"connect": int64(t.Connect), "client": int64(t.Client), "server": int64(t.Server), "tunnel": int64(t.Tunnel),
-		"http_request": int64(t.HTTPRequest), "http_keep_alive": int64(t.KeepAlive), "queue": int64(t.Queue),
+		"http_request": int64(t.HTTPRequest), "http_keep_alive": int64(t.KeepAlive), "queue": int64(t.Queue), "fin": int64(t.Fin),
 	} {
 		v.positive("haproxy.timeout."+key, d, false)
+	}
+	check := c.HAProxy.Check
+	for key, n := range map[string]int64{
+		"max_reloads": int64(c.HAProxy.MaxReloads), "retries": int64(c.HAProxy.Retries),
+		"check.interval": int64(check.Interval), "check.fast_interval": int64(check.FastInterval), "check.down_interval": int64(check.DownInterval),
+		"check.rise": int64(check.Rise), "check.fall": int64(check.Fall), "check.error_limit": int64(check.ErrorLimit),
+	} {
+		v.positive("haproxy."+key, n, false)
 	}
 	if c.HAProxy.Path == "" {
 		v.fail("haproxy.path", "is empty")
