@@ -11,6 +11,11 @@ import (
 	"github.com/mi-lb/mi-lb/test/marathon"
 )
 
+// confirming is for how long instances are held that were there before mi-lb or Consul
+// was away, and are not afterwards. What leads to that is not done so late that the end
+// would have to wait for it.
+const confirming = 75 * time.Second
+
 const restored = "Consul restored to a snapshot"
 
 // fault is one of those below, by chance.
@@ -56,8 +61,8 @@ func (s *soak) fault() {
 		}},
 	}
 	f := faults[s.random.IntN(len(faults))]
-	if f.name == restored && time.Until(s.end) < comparing {
-		return // what it leaves to confirm would not be over at the end
+	if f.name == restored && time.Until(s.end) < confirming {
+		return
 	}
 	s.t.Logf("fault: %s", f.name)
 	s.done[f.name]++
@@ -87,6 +92,9 @@ func (s *soak) handOver() {
 }
 
 func (s *soak) changesMeanwhile() {
+	if time.Until(s.end) < confirming {
+		return
+	}
 	for range s.random.IntN(15) {
 		s.change()
 	}

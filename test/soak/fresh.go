@@ -51,8 +51,8 @@ func (s *soak) compare() {
 	fresh.Stop()
 }
 
-// comparing is how long the edge may take: what is missing after Consul went back to a
-// snapshot is held until that is confirmed, then drained.
+// comparing is how long the edge may take: what it doubts is held until that is
+// confirmed, then drained.
 const comparing = 2 * time.Minute
 
 func (s *soak) wait(what string, holds func() error) {

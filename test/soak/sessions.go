@@ -105,10 +105,14 @@ func startSessions(ctx context.Context, http, tcp string, o options) *sessions {
 	longest := min(o.during/4, 40*time.Second)
 	upgrade := "GET /ws HTTP/1.1\r\nHost: ws." + edge.Domain + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	for i := range 8 {
-		random := rand.New(rand.NewPCG(o.seed, uint64(100+i)))
-		life := func() time.Duration { return time.Duration(random.Int64N(int64(longest))) }
-		s.keep(ctx, "WebSocket", func() error { return talk(ctx, http, upgrade, life()) })
-		s.keep(ctx, "TCP connection", func() error { return talk(ctx, tcp, "", life()) })
+		// Each session has its own: they are goroutines.
+		lives := func(kind int) func() time.Duration {
+			random := rand.New(rand.NewPCG(o.seed, uint64(100+10*i+kind)))
+			return func() time.Duration { return time.Duration(random.Int64N(int64(longest))) }
+		}
+		upgraded, plain := lives(0), lives(1)
+		s.keep(ctx, "WebSocket", func() error { return talk(ctx, http, upgrade, upgraded()) })
+		s.keep(ctx, "TCP connection", func() error { return talk(ctx, tcp, "", plain()) })
 		s.keep(ctx, "long poll", func() error { return poll(ctx, http) })
 	}
 	return s

@@ -107,14 +107,14 @@ func run(ctx context.Context, t testing.TB, o options) {
 
 // start brings everything up.
 func (s *soak) start() {
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
-	defer cancel()
 	// Not t.TempDir, which a test keeps if it fails.
 	dir, err := os.MkdirTemp("", "soak-")
 	s.check(err)
 	s.t.Cleanup(func() { os.RemoveAll(dir) })
-	s.binary, err = edge.Build(ctx, dir)
+	s.binary, err = edge.Build(s.ctx, dir) // which takes as long as it takes
 	s.check(err)
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
+	defer cancel()
 	s.agent, err = consul.Start(ctx, consul.Options{})
 	s.check(err)
 	s.t.Cleanup(s.agent.Stop)
