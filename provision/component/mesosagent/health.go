@@ -16,7 +16,8 @@ import (
 )
 
 // Healthy says whether the agent is registered, by what it says and by what the
-// datacenter's leader says.
+// datacenter's leader says. An agent that an operator drained or deactivated is
+// healthy, too.
 func (agent) Healthy(ctx context.Context, p component.Platform, n *cluster.Node, a component.Access) error {
 	host, err := a.Host(n.Name)
 	if err != nil {
@@ -37,7 +38,7 @@ func (agent) Healthy(ctx context.Context, p component.Platform, n *cluster.Node,
 	if err != nil {
 		return err
 	}
-	if !known.Active {
+	if !known.Active && known.Drain == nil && !known.Deactivated {
 		return fmt.Errorf("%s: the master has the agent as inactive", n.Name)
 	}
 	return nil

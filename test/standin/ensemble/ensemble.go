@@ -239,11 +239,42 @@ func (s *Session) Join(dir, prefix string, data []byte, acl []zk.ACL) (string, e
 	if err := s.Ensure(dir, acl); err != nil {
 		return "", err
 	}
-	made, err := s.Conn.Create(dir+"/"+prefix, data, zk.FlagEphemeral|zk.FlagSequence, acl)
+	made, tried := "", false
+	err := s.again(func() (err error) {
+		if tried { // it may have been made though nobody could say so
+			if made, err = s.mine(dir, prefix); err != nil || made != "" {
+				return err
+			}
+		}
+		tried = true
+		made, err = s.Conn.Create(dir+"/"+prefix, data, zk.FlagEphemeral|zk.FlagSequence, acl)
+		return err
+	})
 	if err != nil {
 		return "", fmt.Errorf("join %s: %w", dir, err)
 	}
 	return made, nil
+}
+
+// mine is the member of a group that this session made; empty if there is none.
+func (s *Session) mine(dir, prefix string) (string, error) {
+	names, _, err := s.Conn.Children(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		if !strings.HasPrefix(n, prefix) {
+			continue
+		}
+		_, stat, err := s.Conn.Get(path.Join(dir, n))
+		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+			return "", err
+		}
+		if err == nil && stat.EphemeralOwner == s.Conn.SessionID() {
+			return path.Join(dir, n), nil
+		}
+	}
+	return "", nil
 }
 
 // Member is one of a group.

@@ -195,7 +195,7 @@ func (m *master) serveAPI(w http.ResponseWriter, r *http.Request) {
 		agents := []map[string]any{}
 		for _, a := range m.sorted() {
 			document := map[string]any{
-				"active": a.active, "deactivated": a.drain != "", "version": Version, "pid": fmt.Sprintf("slave(1)@%s:%d", a.info.IP, a.info.Port),
+				"active": a.active && a.drain == "", "deactivated": a.drain != "", "version": Version, "pid": fmt.Sprintf("slave(1)@%s:%d", a.info.IP, a.info.Port),
 				"agent_info": map[string]any{"id": id{a.info.ID}, "hostname": a.info.Hostname, "port": a.info.Port},
 			}
 			if a.drain != "" {
