@@ -29,7 +29,7 @@ func (server) Healthy(ctx context.Context, p component.Platform, n *cluster.Node
 	if leader, err := c.leader(ctx); err != nil {
 		return err
 	} else if leader == "" {
-		return errors.New("Consul has no leader")
+		return errors.New("no leader of Consul is known")
 	}
 	d, _ := p.Cluster.Datacenter(n.Datacenter)
 	servers := d.With(cluster.ConsulServer)
@@ -147,7 +147,7 @@ func (client) Healthy(ctx context.Context, p component.Platform, n *cluster.Node
 	if leader, err := c.leader(ctx); err != nil {
 		return err
 	} else if leader == "" {
-		return errors.New("Consul has no leader")
+		return errors.New("no leader of Consul is known")
 	}
 	members, err := c.members(ctx, false)
 	if err != nil {

@@ -371,11 +371,11 @@ func (s settings) judge(version, info string) error {
 	}
 	switch {
 	case v.Version == "":
-		return errors.New("Docker's engine does not answer")
+		return errors.New("the engine does not answer")
 	case len(i.ServerErrors) > 0:
-		return fmt.Errorf("Docker has errors: %s", strings.Join(i.ServerErrors, "; "))
+		return fmt.Errorf("the engine has errors: %s", strings.Join(i.ServerErrors, "; "))
 	case i.LiveRestoreEnabled != s.liveRestore:
-		return fmt.Errorf("Docker runs with live-restore %v, and daemon.json says %v: it has not read it", i.LiveRestoreEnabled, s.liveRestore)
+		return fmt.Errorf("the engine runs with live-restore %v, and daemon.json says %v: it has not read it", i.LiveRestoreEnabled, s.liveRestore)
 	}
 	return nil
 }
