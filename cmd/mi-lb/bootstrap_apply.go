@@ -68,9 +68,10 @@ func (b *bootstrap) bootstrap(command *cobra.Command) error {
 	if err != nil || !goOn {
 		return err
 	}
-	// What components look at in facts is as it was before.
-	if err := s.look(command.Context()); err != nil {
-		return err
+	if s.changed {
+		if err := s.look(command.Context()); err != nil {
+			return err
+		}
 	}
 	report, err := s.verify(command.Context(), b.patience)
 	if err != nil {
@@ -185,6 +186,7 @@ func (s *session) run(ctx context.Context, command string, p *plan.Plan) (err er
 	stop, release := s.stopper()
 	defer release()
 	show := newProgress(s, p)
+	s.changed = true
 	outcome, err := apply.Run(working, apply.Options{
 		Survey: s.survey, Fleet: s.fleet, Components: platform.Components(), Scope: s.scope, Forks: s.forks, Patience: s.patience,
 		Cache: filepath.Join(s.stateDir, "cache"), Stop: stop, Log: s.log, Mask: s.mask.Mask,

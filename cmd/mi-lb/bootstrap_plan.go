@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -99,7 +100,9 @@ func (s *session) planAgain(ctx context.Context) (*plan.Plan, error) {
 		return nil, err
 	}
 	p.By = buildVersion()
-	p.Problems = preflight.Once(append(p.Problems, s.checks()...))
+	p.Problems = slices.DeleteFunc(preflight.Once(append(p.Problems, s.checks()...)), func(x component.Problem) bool {
+		return s.scope.Components != nil && x.Component != "" && !slices.Contains(s.scope.Components, x.Component)
+	})
 	for i := range p.Problems {
 		p.Problems[i].Message = s.mask.Mask(p.Problems[i].Message)
 	}

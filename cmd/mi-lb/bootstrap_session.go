@@ -99,6 +99,8 @@ type session struct {
 	fleet     *fleet.Fleet
 	survey    *survey.Survey
 	scope     survey.Scope
+	// changed says that machines were changed since they were looked at.
+	changed bool
 }
 
 // open reads the inventory and what is stored beside it.
