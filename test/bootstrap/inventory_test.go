@@ -3,7 +3,6 @@ package bootstrap
 import (
 	"fmt"
 	"strings"
-	"testing"
 
 	"github.com/mi-lb/mi-lb/test/hosts"
 )
@@ -14,12 +13,6 @@ import (
 var packages = []string{
 	"zookeeper", "docker.io", "iptables", "haproxy", "dnsmasq-base", "chrony", "logrotate", "unzip", "xz-utils",
 	"libnetty-java", "libslf4j-java", "libsasl2-modules", "default-jre-headless",
-}
-
-// machines starts some until the test ends.
-func machines(t *testing.T, names ...string) *hosts.Hosts {
-	t.Helper()
-	return hosts.Start(t, hosts.Spec{Names: names, Packages: packages})
 }
 
 // host is a line of an inventory.

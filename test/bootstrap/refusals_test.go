@@ -21,7 +21,7 @@ const everyFile = `find / -xdev '(' -path /proc -o -path /sys -o -path /run -o -
 // every way that operators meet, and looks whether the error says so and whether the
 // machines are as they were.
 func TestWhatCannotWorkIsSaidBeforeAnythingIsChanged(t *testing.T) {
-	h := machines(t, "one", "two")
+	h := hosts.Start(t, hosts.Spec{Names: []string{"one", "two"}})
 	one, two := h.Machine("one"), h.Machine("two")
 	ctx := context.Background()
 	// With a machine that is reached, what the others do not need of the one that is
