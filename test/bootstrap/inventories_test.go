@@ -98,8 +98,7 @@ func planHundred(t *testing.T, h *hosts.Hosts) {
 	r := o.try("plan", "--output", "json")
 	t.Logf("planned in %s", r.took)
 	var made struct {
-		Unreachable map[string]string
-		Problems    []struct {
+		Problems []struct {
 			Fatal         bool
 			Code, Message string
 		}
