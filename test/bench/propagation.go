@@ -51,9 +51,9 @@ type change struct {
 }
 
 func (m *measuring) propagation() []propagationResult {
-	most, budget := 60, 60*time.Second
+	most, budget := 60, 45*time.Second
 	if m.candidate.Peer {
-		most, budget = 25, 75*time.Second
+		most, budget = 25, 60*time.Second
 	}
 	if m.options.quick {
 		most, budget = 6, 15*time.Second

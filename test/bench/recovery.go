@@ -30,7 +30,7 @@ type recoveryResult struct {
 }
 
 // lostRecovery is when the wait for a recovery is given up.
-const lostRecovery = 150 * time.Second
+const lostRecovery = 2 * time.Minute
 
 func (b *bench) recovery() {
 	var results []*recoveryResult

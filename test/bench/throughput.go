@@ -45,7 +45,7 @@ const (
 )
 
 func (b *bench) throughput() {
-	rounds, each := 7, 6*time.Second
+	rounds, each := 5, 6*time.Second
 	if b.options.quick {
 		rounds, each = 2, 2*time.Second
 	}
