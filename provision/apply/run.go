@@ -310,12 +310,16 @@ func (r *runner) changed(n *cluster.Node, changes, restarts int) {
 // primary datacenter's first, as the others' may depend on them.
 func (r *runner) configure(ctx context.Context, c component.Component, configurer component.Configurer) {
 	for _, d := range survey.Datacenters(r.cluster()) {
-		if r.whyStopped(d.Name) != "" || r.isStopping() {
-			continue
-		}
-		if !slices.ContainsFunc(d.Nodes, func(n *cluster.Node) bool {
+		if r.whyStopped(d.Name) != "" || !slices.ContainsFunc(d.Nodes, func(n *cluster.Node) bool {
 			return c.On(n) && r.Scope.Has(n.Name, c.Name()) && r.whyFailed(n.Name) == ""
 		}) {
+			continue
+		}
+		if r.isStopping() {
+			r.mu.Lock()
+			r.outcome.Stopped = true
+			r.outcome.Left = append(r.outcome.Left, fmt.Sprintf("what %s keeps itself in %s: %s", c.Name(), d.Name, whyTold))
+			r.mu.Unlock()
 			continue
 		}
 		if err := r.configureIn(ctx, c, configurer, d); err != nil {
