@@ -25,7 +25,6 @@ type options struct {
 	sizes    []size
 	out      string
 	haproxy  string
-	profile  string
 	verbose  bool
 }
 
