@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -207,28 +208,29 @@ func (r *running) wait() result {
 	return result{r.stdout.String(), r.stderr.String(), code, time.Since(r.begun)}
 }
 
-// killAt kills it as soon as it has printed something that has the text.
-func (r *running) killAt(text string) {
+// killAt kills it as soon as it has printed something that the pattern fits.
+func (r *running) killAt(pattern string) {
 	r.t.Helper()
-	r.until(text)
+	r.until(pattern)
 	if err := r.command.Process.Kill(); err != nil {
 		r.t.Fatal(err)
 	}
 	<-r.done
 }
 
-// until returns when it has printed something that has the text.
-func (r *running) until(text string) {
+// until returns when it has printed something that the pattern fits.
+func (r *running) until(pattern string) {
 	r.t.Helper()
+	fits := regexp.MustCompile(pattern)
 	begun := time.Now()
-	for !strings.Contains(r.stdout.String()+r.stderr.String(), text) {
+	for !fits.MatchString(r.stdout.String() + r.stderr.String()) {
 		select {
 		case <-r.done:
-			r.t.Fatalf("it ended before it said %q: %v\n%s%s", text, r.err, r.stdout.String(), r.stderr.String())
+			r.t.Fatalf("it ended before it said %q: %v\n%s%s", pattern, r.err, r.stdout.String(), r.stderr.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Since(begun) > limit {
-			r.t.Fatalf("it does not say %q: %s%s", text, r.stdout.String(), r.stderr.String())
+			r.t.Fatalf("it does not say %q: %s%s", pattern, r.stdout.String(), r.stderr.String())
 		}
 	}
 }

@@ -80,8 +80,8 @@ func twoDatacenters(h *hosts.Hosts) string {
 // while the last programs are installed.
 func (p *platform) build(t *testing.T) {
 	begun := time.Now()
-	p.start("--yes").killAt("working: installs zookeeper")
-	p.start("--yes").killAt("working: make the policy")
+	p.start("--yes").killAt(`zookeeper +dc.-control-. +working`)
+	p.start("--yes").killAt(`consul-server +dc. +working: make the policy`)
 	last := p.start("--yes")
 	last.until("working")
 	p.refused([]string{"--yes"}, "somebody else")
