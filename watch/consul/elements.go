@@ -27,12 +27,13 @@ func eachField(data []byte, call func(name, value []byte) error) error {
 }
 
 func each(data []byte, opens, closes byte, call func(name, value []byte) error) error {
+	whole := data
 	data = bytes.Trim(data, space)
 	if string(data) == "null" {
 		return nil
 	}
 	if len(data) < 2 || data[0] != opens || data[len(data)-1] != closes {
-		return errNoJSON
+		return notJSON(whole)
 	}
 	data = bytes.Trim(data[1:len(data)-1], space)
 	if len(data) == 0 {
@@ -43,17 +44,17 @@ func each(data []byte, opens, closes byte, call func(name, value []byte) error) 
 		if opens == '{' {
 			end := skip(data)
 			if end < 2 || data[0] != '"' {
-				return errNoJSON
+				return notJSON(whole)
 			}
 			name, data = data[1:end-1], bytes.TrimLeft(data[end:], space)
 			if len(data) == 0 || data[0] != ':' {
-				return errNoJSON
+				return notJSON(whole)
 			}
 			data = bytes.TrimLeft(data[1:], space)
 		}
 		end := skip(data)
 		if end == 0 {
-			return errNoJSON
+			return notJSON(whole)
 		}
 		if err := call(name, data[:end]); err != nil {
 			return err
@@ -63,10 +64,19 @@ func each(data []byte, opens, closes byte, call func(name, value []byte) error) 
 			return nil
 		}
 		if data[0] != ',' {
-			return errNoJSON
+			return notJSON(whole)
 		}
 		data = bytes.TrimLeft(data[1:], space)
 	}
+}
+
+// notJSON says what the standard decoder thinks is wrong with the text.
+func notJSON(data []byte) error {
+	var value json.RawMessage
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&value); err != nil {
+		return fmt.Errorf("%w: %w", errNoJSON, err)
+	}
+	return fmt.Errorf("%w of the kind that was asked for", errNoJSON)
 }
 
 // skip is where the JSON value ends that the text begins with; 0 if there is no end.
