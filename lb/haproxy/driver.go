@@ -122,6 +122,9 @@ func New(o Options) (*Driver, error) {
 	if err := os.MkdirAll(o.Settings.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make HAProxy's directory: %w", err)
 	}
+	if err := removeChecks(o.Settings.Dir); err != nil {
+		o.Log.Warn("files of a check are left", "error", err)
+	}
 	p, err := process.New(process.Config{
 		Path: o.Path, Files: []string{render.ConfigPath(o.Settings.Dir)}, MasterSocket: o.MasterSocket,
 		RuntimeSocket: o.Settings.Socket, Output: filepath.Join(o.Settings.Dir, "output"), Managed: o.Managed,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,6 +117,21 @@ func TestTheStateIsSavedWholeThoughOnlyWhatChangedIsEncoded(t *testing.T) {
 		if len(states.backends) != len(backends) {
 			t.Errorf("%d backends are remembered of %d", len(states.backends), len(backends))
 		}
+	}
+}
+
+func TestWhatAKilledCheckLeftIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{checkPrefix + "1", "current"} {
+		if err := os.MkdirAll(filepath.Join(dir, name, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := removeChecks(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "current" {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

@@ -94,6 +94,18 @@ func (d *Driver) accepted(ctx context.Context, want Wanted, known *routing.Table
 	return files, staged, nil
 }
 
+// checkPrefix begins the names of directories that are there for one check.
+const checkPrefix = ".check-"
+
+// removeChecks removes what a driver left that was killed while it checked.
+func removeChecks(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, checkPrefix+"*"))
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
 // checkChanged has HAProxy look at the backends that are not of a table that it
 // accepts. Backends know nothing of each other, and maps nothing but names: what is
 // accepted in parts is accepted as a whole, at the cost of what changed.
@@ -111,7 +123,7 @@ func (d *Driver) checkChanged(ctx context.Context, want Wanted, known *routing.T
 	if len(changed.Backends) == 0 {
 		return nil
 	}
-	dir, err := os.MkdirTemp(d.o.Settings.Dir, ".check-")
+	dir, err := os.MkdirTemp(d.o.Settings.Dir, checkPrefix)
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
