@@ -25,6 +25,7 @@ import (
 	"github.com/mi-lb/mi-lb/provision/desired"
 	"github.com/mi-lb/mi-lb/provision/fleet"
 	"github.com/mi-lb/mi-lb/provision/inventory"
+	"github.com/mi-lb/mi-lb/provision/plan"
 	"github.com/mi-lb/mi-lb/provision/preflight"
 	"github.com/mi-lb/mi-lb/provision/secrets"
 	"github.com/mi-lb/mi-lb/provision/ssh"
@@ -38,6 +39,7 @@ type thing struct {
 	name   string
 	change func(n *cluster.Node, p *desired.Part)
 	broken map[string]string // why a node is not healthy
+	absent []string          // nodes that do not have it
 
 	mu       sync.Mutex
 	restarts []string
@@ -46,9 +48,12 @@ type thing struct {
 
 func (c *thing) Name() string                   { return c.name }
 func (*thing) Variables() []cluster.VariableDoc { return nil }
-func (*thing) On(n *cluster.Node) bool          { return n.Has(cluster.ConsulServer) }
-func (c *thing) path(file string) string        { return "/etc/" + c.name + "/" + file }
-func (c *thing) unit() string                   { return c.name + ".service" }
+func (c *thing) On(n *cluster.Node) bool {
+	return n.Has(cluster.ConsulServer) && !slices.Contains(c.absent, n.Name)
+}
+
+func (c *thing) path(file string) string { return "/etc/" + c.name + "/" + file }
+func (c *thing) unit() string            { return c.name + ".service" }
 
 func (c *thing) Desired(_ component.Platform, n *cluster.Node) (*desired.Part, []component.Problem) {
 	p := &desired.Part{
@@ -235,6 +240,9 @@ func TestApply(t *testing.T) {
 		{"members restart one at a time, the leader last", oneAtATime},
 		{"a member that died is started before others restart", deadFirst},
 		{"no other restarts when one does not come back", noneAfterFailure},
+		{"where no quorum is left, all change at once", lostQuorum},
+		{"members that do not take part are changed before those that do", idleFirst},
+		{"new members join those that run", growth},
 		{"a file that is not good does not take its place", badFile},
 		{"a unit that does not start says why", badUnit},
 		{"a stop is for after the step", stopAfterStep},
@@ -300,6 +308,114 @@ func noneAfterFailure(t *testing.T, s *site) {
 	c = rolling{&thing{name: "thing", change: content("4\n")}}
 	if o := s.must(c); o.Restarts != 2 {
 		t.Errorf("%+v", o)
+	}
+}
+
+// council is a rolling thing whose members are healthy only all together. One that
+// runs with a bad file takes no part.
+type council struct{ rolling }
+
+func (c council) Quorum(ctx context.Context, _ component.Platform, d *cluster.Datacenter, a component.Access) (component.Quorum, error) {
+	var q component.Quorum
+	for _, n := range d.Nodes {
+		if !c.On(n) {
+			continue
+		}
+		host, err := a.Host(n.Name)
+		if err != nil {
+			return q, err
+		}
+		if _, err := host.Run(ctx, ssh.Command{Line: fmt.Sprintf("systemctl is-active --quiet %s && ! grep -q bad /run/%s", c.unit(), c.name)}); err == nil {
+			q.Serving = append(q.Serving, n.Name)
+		}
+	}
+	if len(q.Serving) == 0 {
+		q.Lost = "nobody leads"
+	}
+	return q, nil
+}
+
+func (c council) Healthy(ctx context.Context, p component.Platform, n *cluster.Node, a component.Access) error {
+	d, _ := p.Cluster.Datacenter(n.Datacenter)
+	q, err := c.Quorum(ctx, p, d, a)
+	if err != nil {
+		return err
+	}
+	for _, other := range d.Nodes {
+		if c.On(other) && !slices.Contains(q.Serving, other.Name) {
+			return fmt.Errorf("%s is missing", other.Name)
+		}
+	}
+	return c.thing.Healthy(ctx, p, n, a)
+}
+
+// spoil has machines run the thing with a bad file.
+func (s *site) spoil(machines ...string) {
+	s.t.Helper()
+	for _, m := range machines {
+		s.on(m, "echo bad >/etc/thing/conf && systemctl restart thing.service")
+	}
+}
+
+// begun are the machines on which units were restarted or started, in that order.
+func (s *site) begun(datacenter string) []string {
+	var all []string
+	for _, e := range s.events {
+		if e.Datacenter == datacenter && (strings.HasPrefix(e.Step, "restarts ") || strings.HasPrefix(e.Step, "starts ")) {
+			all = append(all, e.Node)
+		}
+	}
+	return all
+}
+
+func (s *site) said(node, step string) bool {
+	return slices.ContainsFunc(s.events, func(e Event) bool { return e.Node == node && strings.Contains(e.Step, step) })
+}
+
+func lostQuorum(t *testing.T, s *site) {
+	c := council{rolling{&thing{name: "thing", change: content("lost\n")}}}
+	s.spoil("a1", "a2", "a3")
+	found, _ := s.survey(c)
+	p, err := found.Plan(t.Context(), survey.Scope{}, func(s string) string { return s })
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, p.Text(plan.TextOptions{}), "in dc1 all at once: a3, a2, a1, as there is no quorum to protect: nobody leads")
+	o := s.run(func(o *Options) { o.Patience = 10 * time.Second }, c)
+	if len(o.Failures)+len(o.Left) > 0 || o.Restarts != 4 || !slices.Equal(c.restarts, []string{"b1"}) {
+		t.Errorf("%+v, asked before the restart of %v", o, c.restarts)
+	}
+	for _, m := range []string{"a1", "a2", "a3"} {
+		if !s.said(m, "no quorum to protect, so all members change at once: nobody leads") {
+			t.Errorf("it is not said of %s", m)
+		}
+	}
+	if s.said("b1", "no quorum") {
+		t.Error("it is said of the other datacenter")
+	}
+}
+
+func idleFirst(t *testing.T, s *site) {
+	c := council{rolling{&thing{name: "thing", change: content("4\n")}}}
+	s.spoil("a1")
+	s.on("a2", "systemctl stop thing.service")
+	o := s.run(func(o *Options) { o.Patience = 10 * time.Second }, c)
+	if len(o.Failures)+len(o.Left) > 0 || !slices.Equal(slices.DeleteFunc(c.restarts, func(n string) bool { return n == "b1" }), []string{"a3"}) || len(c.overlaps) > 0 {
+		t.Errorf("%+v, asked before the restart of %v; %v", o, c.restarts, c.overlaps)
+	}
+	begun := s.begun("dc1")
+	if len(begun) != 3 || begun[2] != "a3" || !s.said("a1", "takes no part in the quorum") {
+		t.Errorf("begun: %v", begun)
+	}
+}
+
+func growth(t *testing.T, s *site) {
+	c := council{rolling{&thing{name: "grown", absent: []string{"a2", "a3"}}}}
+	s.must(c)
+	c.absent, c.change = nil, content("2\n")
+	s.must(c)
+	if begun := s.begun("dc1"); !slices.Equal(begun, []string{"a1", "a2", "a3"}) {
+		t.Errorf("begun: %v", begun)
 	}
 }
 

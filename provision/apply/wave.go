@@ -105,12 +105,7 @@ func (w *waveRun) activate(ctx context.Context, nodes []*cluster.Node) {
 	}
 	if !w.guarded || !slices.ContainsFunc(w.members, w.runs) {
 		// Nobody has a quorum that could be lost.
-		w.each(ctx, nodes, func(ctx context.Context, n *cluster.Node) {
-			if err := w.activateOn(ctx, n); err != nil {
-				w.fail(n, w.c.Name(), err)
-			}
-		})
-		w.gates(ctx, nodes)
+		w.together(ctx, nodes, w.gate)
 		return
 	}
 	w.roll(ctx, nodes)
@@ -128,103 +123,6 @@ func (w *waveRun) runs(n *cluster.Node) bool {
 		}
 	}
 	return false
-}
-
-// roll goes through members one at a time: those that have died first, as the
-// others need them; then those that run, the leader last; then new ones.
-func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
-	var dead, running, added, calm []*cluster.Node
-	for _, n := range nodes {
-		kinds := map[plan.Kind]bool{}
-		for _, c := range w.host(n).Changes {
-			kinds[c.Kind] = true
-		}
-		switch {
-		case kinds[plan.Start] && w.hasRun(n):
-			dead = append(dead, n)
-		case kinds[plan.Start]:
-			added = append(added, n)
-		case kinds[plan.Restart]:
-			running = append(running, n)
-		default:
-			calm = append(calm, n)
-		}
-	}
-	w.each(ctx, calm, func(ctx context.Context, n *cluster.Node) {
-		if err := w.activateOn(ctx, n); err != nil {
-			w.fail(n, w.c.Name(), err)
-		}
-	})
-	if roller, ok := w.c.(component.Roller); ok && len(running) > 1 {
-		if err := w.persist(ctx, func() error {
-			sorted, err := roller.Order(ctx, w.Survey.Platform(), running, w.Fleet)
-			if err == nil {
-				running = sorted
-			}
-			return err
-		}); err != nil {
-			for _, n := range running {
-				w.fail(n, w.c.Name(), fmt.Errorf("it cannot be told who leads, so nobody is restarted: %w", err))
-			}
-			return
-		}
-	}
-	turns := slices.Concat(dead, running, added)
-	for i, n := range turns {
-		w.event(n, Waiting, "its turn (%d of %d)", i+1, len(turns))
-	}
-	for i, n := range turns {
-		if w.isStopping() {
-			w.mu.Lock()
-			w.outcome.Stopped = true
-			w.mu.Unlock()
-			w.leave(w.c, w.d, turns[i:], whyTold)
-			return
-		}
-		if err := w.turn(ctx, n, slices.Contains(running, n)); err != nil {
-			w.fail(n, w.c.Name(), err)
-			if i+1 < len(turns) {
-				w.leave(w.c, w.d, turns[i+1:], "no other is restarted after "+n.Name+" failed")
-			}
-			return
-		}
-	}
-	w.gates(ctx, calm)
-}
-
-// hasRun says whether an earlier run has started it once.
-func (w *waveRun) hasRun(n *cluster.Node) bool {
-	found := w.Survey.Facts(n.Name)
-	return slices.ContainsFunc(w.host(n).Part.Units, func(u desired.Unit) bool { return found.Stamps[plan.RestartStamp(u.Name)] != "" })
-}
-
-// turn restarts one member and waits until it is whole again.
-func (w *waveRun) turn(ctx context.Context, n *cluster.Node, runs bool) error {
-	roller, rolls := w.c.(component.Roller)
-	if rolls && runs {
-		w.event(n, Working, "asks whether it may restart")
-		ctx, cancel := context.WithTimeout(ctx, w.Patience)
-		err := w.poll(ctx, n, "may be restarted", func(ctx context.Context) error {
-			return roller.BeforeRestart(ctx, w.Survey.Platform(), n, w.Fleet)
-		})
-		cancel()
-		if err != nil {
-			return fmt.Errorf("it is not restarted: %w", err)
-		}
-	}
-	if err := w.activateOn(ctx, n); err != nil {
-		return err
-	}
-	if err := w.gate(ctx, n); err != nil {
-		return err
-	}
-	if rolls && runs {
-		if err := w.persist(ctx, func() error { return roller.AfterRestart(ctx, w.Survey.Platform(), n, w.Fleet) }); err != nil {
-			return err
-		}
-	}
-	w.event(n, Done, "")
-	return nil
 }
 
 // activateOn starts, restarts, reloads and stops what the plan says on one machine.
@@ -247,14 +145,17 @@ func (w *waveRun) activateOn(ctx context.Context, n *cluster.Node) error {
 }
 
 // gates wait until members are healthy, all at once.
-func (w *waveRun) gates(ctx context.Context, nodes []*cluster.Node) {
+func (w *waveRun) gates(ctx context.Context, nodes []*cluster.Node) { w.prove(ctx, nodes, w.gate) }
+
+// prove waits for members, all at once.
+func (w *waveRun) prove(ctx context.Context, nodes []*cluster.Node, gate func(context.Context, *cluster.Node) error) {
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		if w.whyFailed(n.Name) != "" {
 			continue
 		}
 		all.Go(func() {
-			if err := w.gate(ctx, n); err != nil {
+			if err := gate(ctx, n); err != nil {
 				w.fail(n, w.c.Name(), err)
 				return
 			}
@@ -266,15 +167,19 @@ func (w *waveRun) gates(ctx context.Context, nodes []*cluster.Node) {
 
 // gate waits until a member is healthy.
 func (w *waveRun) gate(ctx context.Context, n *cluster.Node) error {
-	ctx, cancel := context.WithTimeout(ctx, w.Patience)
-	defer cancel()
-	err := w.poll(ctx, n, "healthy", func(ctx context.Context) error {
+	return w.waits(ctx, n, "healthy", func(ctx context.Context) error {
 		return w.c.Healthy(ctx, w.Survey.Platform(), n, w.Fleet)
 	})
-	if err == nil {
-		return nil
+}
+
+// waits until a member is what it should be.
+func (w *waveRun) waits(ctx context.Context, n *cluster.Node, what string, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, w.Patience)
+	defer cancel()
+	if err := w.poll(ctx, n, what, ask); err != nil {
+		return fmt.Errorf("it did not become %s within %s: %w%s", what, w.Patience, err, w.lastWords(n))
 	}
-	return fmt.Errorf("it did not become healthy within %s: %w%s", w.Patience, err, w.lastWords(n))
+	return nil
 }
 
 // onceHealthy is how long one look at health may take.

@@ -88,6 +88,22 @@ type Roller interface {
 	AfterRestart(ctx context.Context, p Platform, n *cluster.Node, a Access) error
 }
 
+// Quorate is a component whose members only work together, and that can tell whether
+// they do: where they do not, no restart costs anything.
+type Quorate interface {
+	// Quorum is how the members of a datacenter stand now. The error is that it
+	// cannot be told; a member that does not answer on its own machine is no error.
+	Quorum(ctx context.Context, p Platform, d *cluster.Datacenter, a Access) (Quorum, error)
+}
+
+// Quorum is how the members of a datacenter stand.
+type Quorum struct {
+	// Serving are the nodes whose member takes part.
+	Serving []string
+	// Lost is why they do not work together; empty if they do.
+	Lost string
+}
+
 // Action is something that is not on a machine but in the component's own state:
 // a policy, a token, a znode, a keyring.
 type Action struct {

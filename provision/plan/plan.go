@@ -105,6 +105,9 @@ type Wave struct {
 	// Order is in which order members are restarted, one at a time, by datacenter,
 	// as far as it is known before.
 	Order map[string][]string `json:"order,omitempty"`
+	// Lost is why there is no quorum to protect now, by datacenter: if there is still
+	// none when it comes to it, members restart all at once.
+	Lost map[string]string `json:"lost,omitempty"`
 }
 
 // Unreachable is a machine that could not be looked at.

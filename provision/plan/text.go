@@ -153,6 +153,10 @@ func (w *writer) actions(actions []component.Action) {
 // order says in which order a wave restarts what only one may restart at a time.
 func (w *writer) order(wave Wave) {
 	for _, datacenter := range sortedKeys(wave.Order) {
+		if why := wave.Lost[datacenter]; why != "" {
+			w.line("   ", fmt.Sprintf("in %s all at once: %s, as there is no quorum to protect: %s", datacenter, strings.Join(wave.Order[datacenter], ", "), why))
+			continue
+		}
 		if nodes := wave.Order[datacenter]; len(nodes) > 1 {
 			w.line("   ", fmt.Sprintf("in %s one at a time: %s", datacenter, strings.Join(nodes, ", then ")))
 		}

@@ -341,6 +341,7 @@ func (s *Survey) Plan(ctx context.Context, scope Scope, mask func(string) string
 			made.Problems = append(made.Problems, problems...)
 		}
 		w.Order = s.order(ctx, c, p, w.Hosts)
+		w.Lost = s.lost(ctx, c, p, w.Order)
 		if len(w.Hosts) > 0 || len(w.Actions) > 0 {
 			made.Waves = append(made.Waves, w)
 		}
@@ -418,6 +419,26 @@ func (s *Survey) order(ctx context.Context, c component.Component, p component.P
 		}
 		for _, n := range nodes {
 			all[datacenter] = append(all[datacenter], n.Name)
+		}
+	}
+	return all
+}
+
+// lost is why there is no quorum to protect, by datacenter, where members restart.
+func (s *Survey) lost(ctx context.Context, c component.Component, p component.Platform, order map[string][]string) map[string]string {
+	quorate, ok := c.(component.Quorate)
+	if !ok {
+		return nil
+	}
+	all := map[string]string{}
+	for name := range order {
+		d, ok := p.Cluster.Datacenter(name)
+		if !ok || len(order[name]) < 2 {
+			continue
+		}
+		// Where it cannot be told, it is protected.
+		if q, err := quorate.Quorum(ctx, p, d, s.options.Fleet); err == nil && q.Lost != "" {
+			all[name] = q.Lost
 		}
 	}
 	return all

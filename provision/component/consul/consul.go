@@ -20,8 +20,8 @@ const (
 	Unit       = "consul.service"
 )
 
-// NewServer is the component of servers. It is a [component.Roller] and a
-// [component.Configurer].
+// NewServer is the component of servers. It is a [component.Roller], a
+// [component.Quorate] and a [component.Configurer].
 func NewServer() component.Component { return server{agent{ServerName, cluster.ConsulServer}} }
 
 // NewClient is the component of agents that are no servers.
@@ -40,6 +40,7 @@ type (
 
 var (
 	_ component.Roller     = server{}
+	_ component.Quorate    = server{}
 	_ component.Configurer = server{}
 )
 

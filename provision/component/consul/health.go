@@ -159,6 +159,29 @@ func (client) Healthy(ctx context.Context, p component.Platform, n *cluster.Node
 	return inCatalog(ctx, c, n)
 }
 
+// Quorum implements [component.Quorate]: a server takes part if it knows a leader,
+// and there is a quorum if any does.
+func (server) Quorum(ctx context.Context, p component.Platform, d *cluster.Datacenter, a component.Access) (component.Quorum, error) {
+	var q component.Quorum
+	why := []string{"Consul has no leader"}
+	for _, n := range d.With(cluster.ConsulServer) {
+		c, err := apiOf(p, n, a)
+		if err != nil {
+			return component.Quorum{}, err
+		}
+		switch leader, err := c.leader(ctx); {
+		case err != nil:
+			why = append(why, err.Error())
+		case leader != "":
+			q.Serving = append(q.Serving, n.Name)
+		}
+	}
+	if len(q.Serving) == 0 {
+		q.Lost = strings.Join(why, "; ")
+	}
+	return q, ctx.Err()
+}
+
 // Order implements [component.Roller]: those that do not answer first, the leader
 // last.
 func (server) Order(ctx context.Context, p component.Platform, nodes []*cluster.Node, a component.Access) ([]*cluster.Node, error) {

@@ -106,6 +106,16 @@ func (w *world) pending(t *testing.T, d *cluster.Datacenter) (actions []componen
 	return actions
 }
 
+// quorum is that of dc1.
+func (w *world) quorum(t *testing.T) component.Quorum {
+	t.Helper()
+	q, err := consul.NewServer().(component.Quorate).Quorum(t.Context(), w.platform, w.platform.Cluster.Datacenters[0], w.hosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
 // call asks the agent of a node with a token.
 func (w *world) call(t *testing.T, node string, token redact.Text, method, path string, body any) (int, string) {
 	t.Helper()
@@ -146,6 +156,9 @@ func TestTwoDatacentersBecomeOnePlatform(t *testing.T) {
 	configurer := consul.NewServer().(component.Configurer)
 	if _, err := configurer.Pending(t.Context(), w.platform, dc1, w.hosts); !errors.Is(err, component.ErrNotRunning) {
 		t.Errorf("before it runs: %v", err)
+	}
+	if q := w.quorum(t); len(q.Serving) != 0 || !strings.HasPrefix(q.Lost, "Consul has no leader; ") {
+		t.Errorf("before it runs: %+v", q)
 	}
 	servers, clients := w.with(cluster.ConsulServer), w.with(cluster.ConsulClient)
 	w.start(t, servers...)
@@ -264,6 +277,9 @@ func (w *world) testRolling(t *testing.T) {
 			t.Errorf("%s still leads when it is to be restarted", n.Name)
 		}
 		w.processes[n.Name].Stop()
+		if q := w.quorum(t); q.Lost != "" || slices.Contains(q.Serving, n.Name) {
+			t.Errorf("without number %d: %+v", i+1, q)
+		}
 		if i == 0 {
 			componenttest.Eventually(t, time.Minute, "no second one may go", func(ctx context.Context) error {
 				ctx, cancel := context.WithTimeout(ctx, 3*time.Second)

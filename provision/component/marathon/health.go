@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
@@ -63,6 +64,26 @@ func (marathon) Healthy(ctx context.Context, p component.Platform, n *cluster.No
 		return fmt.Errorf("%s: Marathon is not registered with Mesos", n.Name)
 	}
 	return nil
+}
+
+// Quorum is whether any Marathon serves.
+func (m marathon) Quorum(ctx context.Context, p component.Platform, d *cluster.Datacenter, a component.Access) (component.Quorum, error) {
+	var q component.Quorum
+	why := []string{"no Marathon serves"}
+	for _, n := range d.With(cluster.Marathon) {
+		if _, err := a.Host(n.Name); err != nil {
+			return component.Quorum{}, err
+		}
+		if err := m.Healthy(ctx, p, n, a); err != nil {
+			why = append(why, err.Error())
+			continue
+		}
+		q.Serving = append(q.Serving, n.Name)
+	}
+	if len(q.Serving) == 0 {
+		q.Lost = strings.Join(why, "; ")
+	}
+	return q, ctx.Err()
 }
 
 // member is the node that a leader's host:port names.

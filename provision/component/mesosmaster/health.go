@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/component"
@@ -39,6 +40,36 @@ func recovered(d *cluster.Datacenter, n *cluster.Node, m mesos.Metrics) error {
 		return fmt.Errorf("%s: it sees %d masters, and the quorum is %d", n.Name, int(size), quorum)
 	}
 	return tooMany(d, size)
+}
+
+// Quorum is whether one is elected and as many have recovered their replicated log
+// as those that run need: the registry cannot be written without.
+func (master) Quorum(ctx context.Context, p component.Platform, d *cluster.Datacenter, a component.Access) (component.Quorum, error) {
+	var q component.Quorum
+	var why []string
+	elected := false
+	for _, n := range d.With(cluster.MesosMaster) {
+		if _, err := a.Host(n.Name); err != nil {
+			return component.Quorum{}, err
+		}
+		m, err := mesos.MasterMetrics(ctx, p, n, a)
+		switch {
+		case err != nil:
+			why = append(why, err.Error())
+		case m["registrar/log/recovered"] != 1:
+			why = append(why, n.Name+": its replicated log has not recovered")
+		default:
+			q.Serving = append(q.Serving, n.Name)
+			elected = elected || m["master/elected"] == 1
+		}
+	}
+	switch quorum := look(p, d).needed(); {
+	case len(q.Serving) < quorum:
+		q.Lost = strings.Join(append([]string{fmt.Sprintf("%d Mesos masters work, and the quorum is %d", len(q.Serving), quorum)}, why...), "; ")
+	case !elected:
+		q.Lost = strings.Join(append([]string{mesos.ErrNoLeader.Error()}, why...), "; ")
+	}
+	return q, ctx.Err()
 }
 
 // Order puts the leader last.
@@ -90,11 +121,7 @@ func (master) BeforeRestart(ctx context.Context, p component.Platform, n *cluste
 	if err := tooMany(d, size); err != nil && works > 0 {
 		return err
 	}
-	// What counts is the quorum that masters run with until they are restarted.
-	quorum := c.now()
-	if quorum == 0 {
-		quorum = c.wanted
-	}
+	quorum := c.needed()
 	switch {
 	case works < quorum || !self: // nothing to lose
 		return nil

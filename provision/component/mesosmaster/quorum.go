@@ -46,6 +46,15 @@ func (c change) now() int {
 	return now
 }
 
+// needed is the quorum that masters need until they are restarted: the one they run
+// with, if there are any.
+func (c change) needed() int {
+	if now := c.now(); now > 0 {
+		return now
+	}
+	return c.wanted
+}
+
 // losesRegistry: one master's log cannot be read by a quorum of several.
 func (c change) losesRegistry() bool { return c.now() == 1 && c.wanted > 1 }
 

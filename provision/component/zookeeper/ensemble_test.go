@@ -95,6 +95,15 @@ func (e *ensemble) wait(t *testing.T) {
 	}
 }
 
+func (e *ensemble) quorum(t *testing.T) component.Quorum {
+	t.Helper()
+	q, err := e.component.(component.Quorate).Quorum(t.Context(), e.platform, e.platform.Cluster.Datacenters[0], e.hosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
 func (e *ensemble) pending(t *testing.T) []component.Action {
 	t.Helper()
 	actions, err := e.component.(component.Configurer).Pending(t.Context(), e.platform, e.platform.Cluster.Datacenters[0], e.hosts)
@@ -149,6 +158,9 @@ func TestAnEnsembleElectsIsConfiguredAndIsLeftAloneThen(t *testing.T) {
 	if _, err := configurer.Pending(t.Context(), e.platform, d, e.hosts); !errors.Is(err, component.ErrNotRunning) {
 		t.Errorf("without quorum: %v", err)
 	}
+	if q := e.quorum(t); len(q.Serving) != 0 || !strings.Contains(q.Lost, "zk1: it runs and has no quorum") || !strings.Contains(q.Lost, "zk2: ") {
+		t.Errorf("one of three: %+v", q)
+	}
 	e.start(t, "zk2")
 	componenttest.Eventually(t, time.Minute, "two of three are a quorum that is not complete", func(ctx context.Context) error {
 		err := e.component.Healthy(ctx, e.platform, e.node(t, "zk2"), e.hosts)
@@ -157,6 +169,9 @@ func TestAnEnsembleElectsIsConfiguredAndIsLeftAloneThen(t *testing.T) {
 		}
 		return nil
 	})
+	if q := e.quorum(t); !slices.Equal(q.Serving, []string{"zk1", "zk2"}) || q.Lost != "" {
+		t.Errorf("two of three: %+v", q)
+	}
 	e.start(t, "zk3")
 	e.wait(t)
 

@@ -158,6 +158,32 @@ func (zookeeper) Healthy(ctx context.Context, p component.Platform, n *cluster.N
 	return fmt.Errorf("there are %d leaders, %s: the machines do not have the same list of servers", len(leaders), strings.Join(leaders, " and "))
 }
 
+// Quorum implements [component.Quorate]: there is one where a server leads, or runs
+// for itself. Each server is asked on its own machine.
+func (zookeeper) Quorum(ctx context.Context, p component.Platform, d *cluster.Datacenter, a component.Access) (component.Quorum, error) {
+	var q component.Quorum
+	var why []string
+	leads := false
+	for _, n := range d.With(cluster.ZooKeeper) {
+		host, err := a.Host(n.Name)
+		if err != nil {
+			return component.Quorum{}, err
+		}
+		s, _ := read(p, n)
+		st, err := statusOf(ctx, host, s.dial())
+		if err != nil {
+			why = append(why, fmt.Sprintf("%s: %v", n.Name, err))
+			continue
+		}
+		q.Serving = append(q.Serving, n.Name)
+		leads = leads || st.state == "leader" || st.state == "standalone"
+	}
+	if !leads {
+		q.Lost = strings.Join(append([]string{"no ZooKeeper leads"}, why...), "; ")
+	}
+	return q, ctx.Err()
+}
+
 // Order implements [component.Roller]: those that do not serve first, then
 // followers, the leader last.
 func (zookeeper) Order(ctx context.Context, p component.Platform, nodes []*cluster.Node, a component.Access) ([]*cluster.Node, error) {
