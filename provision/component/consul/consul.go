@@ -85,6 +85,8 @@ func (a agent) Desired(p component.Platform, n *cluster.Node) (*desired.Part, []
 		{Path: s.ConfigDir + "/tls", Mode: 0o750, Owner: owner},
 	}
 	unit := []string{Unit}
+	restarted, reloaded := split(s.configuration(p))
+	validate := ssh.Quote(s.Program) + " validate -quiet -config-format=json "
 	part.Files = []desired.File{
 		{Path: s.tls("ca.pem"), Mode: 0o640, Owner: owner, Content: p.Secrets.TrustedCertificates(), Reloads: unit},
 		{Path: s.tls("node.pem"), Mode: 0o640, Owner: owner, Content: pair.Certificate, Reloads: unit},
@@ -92,8 +94,13 @@ func (a agent) Desired(p component.Platform, n *cluster.Node) (*desired.Part, []
 		{Path: s.ConfigDir + "/start.json", Mode: 0o640, Owner: owner, Secret: redact.New(encode(s.start(p)))},
 		{Path: s.ConfigDir + "/tokens.json", Mode: 0o640, Owner: owner, Secret: redact.New(encode(s.tokens(p))), Reloads: unit},
 		{
-			Path: s.ConfigDir + "/consul.json", Mode: 0o640, Owner: owner, Content: encode(s.configuration(p)), Restarts: unit,
-			Check: ssh.Quote(s.Program) + " validate -quiet -config-format=json %s",
+			Path: s.ConfigDir + "/consul.json", Mode: 0o640, Owner: owner, Content: encode(restarted), Restarts: unit,
+			Check: validate + "%s",
+		},
+		{
+			Path: s.ConfigDir + "/reload.json", Mode: 0o640, Owner: owner, Content: encode(reloaded), Reloads: unit,
+			// It is no configuration by itself.
+			Check: validate + ssh.Quote(s.ConfigDir+"/consul.json") + " %s",
 		},
 	}
 	part.Units = []desired.Unit{{Name: Unit, Content: s.unit(), State: desired.Running, NoBlock: true, Quorum: s.Server}}

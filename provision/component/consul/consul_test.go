@@ -107,6 +107,7 @@ func validate(t *testing.T, part *desired.Part) {
 			continue
 		}
 		_, arguments, _ := strings.Cut(f.Check, "' ")
+		arguments = strings.ReplaceAll(arguments, filepath.Dir(f.Path)+"/", dir+"/")
 		line := binary(t) + " " + strings.ReplaceAll(arguments, "%s", filepath.Join(dir, filepath.Base(f.Path)))
 		if out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %s", line, err, out)
@@ -166,7 +167,10 @@ func TestWhatChangesRestartsOnlyWhereItMust(t *testing.T) {
 		restarts, reloads bool
 		files             string
 	}{
-		"a level of logs":           {other(base + "consul_log_level=debug\n"), "a", true, false, "consul.json"},
+		"a level of logs":           {other(base + "consul_log_level=debug\n"), "a", false, true, "reload.json"},
+		"a limit of connections":    {other(base + "consul_http_max_connections=900\n"), "w", false, true, "reload.json"},
+		"a limit that is read once": {other(base + "consul_config={'limits': {'https_handshake_timeout': '9s'}}\n"), "a", true, false, "consul.json"},
+		"further keys of both":      {other(base + "consul_config={'limits': {'rpc_rate': 9}, 'node_meta': {'a': 'b'}, 'log_json': True}\n"), "a", true, true, "consul.json reload.json"},
 		"fewer servers":             {other(strings.NewReplacer("b\n", "", "c\n", "").Replace(base)), "a", false, false, "start.json"},
 		"fewer servers, to clients": {other(strings.NewReplacer("b\n", "", "c\n", "").Replace(base)), "w", false, false, "start.json"},
 		"another datacenter gone":   {other(strings.NewReplacer("[dc=dc2]\nx private_ipv4=10.0.2.1\n", "", "x\n", "").Replace(base)), "a", false, false, "start.json"},

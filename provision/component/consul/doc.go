@@ -9,8 +9,9 @@
 // turns it on; it wants a certificate of the platform.
 //
 // Files are in /etc/mi-lb/consul, by what a change of them means: consul.json
-// restarts the agent; tokens.json and the certificates in tls are read again without
-// a restart; start.json has what only counts when an agent starts for the first time,
+// restarts the agent; reload.json (the level of logs, limits of connections and rates,
+// and what else Consul's documentation says is reloadable), tokens.json and the
+// certificates in tls are read again without a restart; start.json has what only counts when an agent starts for the first time,
 // or joins, and changes nothing of one that runs: the number of servers to begin
 // with, whom to join, the first gossip key.
 //

@@ -182,6 +182,7 @@ func TestTwoDatacentersBecomeOnePlatform(t *testing.T) {
 
 	t.Run("ACLs", w.testACLs)
 	t.Run("drift", w.testDrift)
+	t.Run("what is read again", w.testReload)
 	t.Run("rolling", w.testRolling)
 	t.Run("certificates", w.testCertificates)
 	t.Run("gossip", w.testGossip)
@@ -251,6 +252,46 @@ func (w *world) testDrift(t *testing.T) {
 	w.configure(t)
 	if got := ids(w.pending(t, dc1)); len(got) != 0 {
 		t.Errorf("pending after it was done: %v", got)
+	}
+}
+
+func (w *world) testReload(t *testing.T) {
+	management := w.platform.Secrets.ConsulToken(secrets.ManagementPurpose).Secret
+	read := func() (level string, connections int) {
+		_, body := w.call(t, "w", management, "GET", "/v1/agent/self", nil)
+		var self struct {
+			DebugConfig struct {
+				HTTPMaxConnsPerClient int
+				Logging               struct{ LogLevel string }
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &self); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		return self.DebugConfig.Logging.LogLevel, self.DebugConfig.HTTPMaxConnsPerClient
+	}
+	begun := w.processes["w"].PID()
+	for _, want := range []struct {
+		level       string
+		connections int
+	}{{"debug", 900}, {"info", 1000}} {
+		part := partOf(t, w.platform, "w")
+		for i, f := range part.Files {
+			part.Files[i].Content = strings.NewReplacer("\"info\"", fmt.Sprintf("%q", want.level), "_client\": 1000", fmt.Sprintf("_client\": %d", want.connections)).Replace(f.Content)
+		}
+		if changed := componenttest.Install(t, part, w.root); len(changed) != 1 || !strings.HasSuffix(changed[0], "/reload.json") {
+			t.Errorf("changed: %v", changed)
+		}
+		w.processes["w"].Reload()
+		componenttest.Eventually(t, time.Minute, "what was changed is read", func(context.Context) error {
+			if level, connections := read(); !strings.EqualFold(level, want.level) || connections != want.connections {
+				return fmt.Errorf("%s, %d", level, connections)
+			}
+			return nil
+		})
+	}
+	if w.processes["w"].PID() != begun {
+		t.Error("it was restarted")
 	}
 }
 

@@ -168,7 +168,43 @@ func before(version string, major, minor int) bool {
 // object is a part of a configuration.
 type object = map[string]any
 
-// configuration is what an agent is restarted for.
+// reloadable are the keys that a running agent takes from files that it reads again,
+// by Consul's documentation; below limits those of [reloadableLimits] only.
+var (
+	reloadable = []string{
+		"log_level", "discard_check_output", "node_meta", "raft_snapshot_threshold", "raft_snapshot_interval", "raft_trailing_logs",
+		"service", "services", "check", "checks", "watches",
+	}
+	reloadableLimits = []string{"http_max_conns_per_client", "rpc_rate", "rpc_max_burst"}
+)
+
+// split is a configuration in two: what an agent is restarted for, and what it reads
+// again.
+func split(c object) (restarted, reloaded object) {
+	restarted, reloaded = maps.Clone(c), object{}
+	move := func(from, to object, keys []string) {
+		for _, key := range keys {
+			if value, ok := from[key]; ok {
+				to[key] = value
+				delete(from, key)
+			}
+		}
+	}
+	move(restarted, reloaded, reloadable)
+	if limits, ok := restarted["limits"].(object); ok {
+		kept, moved := maps.Clone(limits), object{}
+		move(kept, moved, reloadableLimits)
+		if restarted["limits"] = kept; len(kept) == 0 {
+			delete(restarted, "limits")
+		}
+		if len(moved) > 0 {
+			reloaded["limits"] = moved
+		}
+	}
+	return restarted, reloaded
+}
+
+// configuration is all that is neither secret nor for the start only.
 func (s settings) configuration(p component.Platform) object {
 	c := object{
 		"datacenter": s.Datacenter, "primary_datacenter": p.Cluster.Primary, "node_name": s.Node, "server": s.Server, "data_dir": s.DataDir,
