@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mi-lb/mi-lb/provision/apply"
+	"github.com/mi-lb/mi-lb/provision/backup"
 	"github.com/mi-lb/mi-lb/provision/fleet"
 	"github.com/mi-lb/mi-lb/provision/plan"
 	"github.com/mi-lb/mi-lb/provision/platform"
@@ -185,11 +188,15 @@ func (s *session) run(ctx context.Context, command string, p *plan.Plan) (err er
 	}
 	stop, release := s.stopper()
 	defer release()
+	backups := backup.Store{Dir: filepath.Join(s.stateDir, "snapshots"), Lock: s.lock}
 	show := newProgress(s, p)
 	s.changed = true
 	outcome, err := apply.Run(working, apply.Options{
 		Survey: s.survey, Fleet: s.fleet, Components: platform.Components(), Scope: s.scope, Forks: s.forks, Patience: s.patience,
 		Cache: filepath.Join(s.stateDir, "cache"), Stop: stop, Log: s.log, Mask: s.mask.Mask,
+		Keep: func(component, datacenter string, write func(io.Writer) error) (string, error) {
+			return backups.Put(component+"-"+datacenter, time.Now(), write)
+		},
 		Report: func(e apply.Event) {
 			s.log.Info("step", "component", e.Component, "datacenter", e.Datacenter, "node", e.Node, "state", e.State, "step", e.Step, "error", e.Error)
 			if err := journal.Event(e); err != nil {
@@ -289,6 +296,9 @@ func (s *session) outcome(o *apply.Outcome) {
 		for _, left := range o.Left {
 			fmt.Fprintln(s.stderr, "  "+left)
 		}
+	}
+	for _, kept := range o.Kept {
+		fmt.Fprintln(s.stdout, "State from before the changes: "+kept)
 	}
 	fmt.Fprintf(s.stdout, "%d changes made, %d units restarted, %d failures.\n", o.Changes, o.Restarts, len(o.Failures))
 }

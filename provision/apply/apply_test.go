@@ -10,6 +10,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -241,6 +243,7 @@ func TestApply(t *testing.T) {
 		{"a member that died is started before others restart", deadFirst},
 		{"no other restarts when one does not come back", noneAfterFailure},
 		{"where no quorum is left, all change at once", lostQuorum},
+		{"nothing restarts whose state cannot be saved", unsaved},
 		{"members that do not take part are changed before those that do", idleFirst},
 		{"new members join those that run", growth},
 		{"a file that is not good does not take its place", badFile},
@@ -313,7 +316,18 @@ func noneAfterFailure(t *testing.T, s *site) {
 
 // council is a rolling thing whose members are healthy only all together. One that
 // runs with a bad file takes no part.
-type council struct{ rolling }
+type council struct {
+	rolling
+	unsaved error // why its state cannot be saved
+}
+
+func (c council) Save(_ context.Context, _ component.Platform, d *cluster.Datacenter, _ component.Access, w io.Writer) error {
+	if c.unsaved != nil {
+		return c.unsaved
+	}
+	_, err := io.WriteString(w, "the state of "+d.Name)
+	return err
+}
 
 func (c council) Quorum(ctx context.Context, _ component.Platform, d *cluster.Datacenter, a component.Access) (component.Quorum, error) {
 	var q component.Quorum
@@ -373,7 +387,7 @@ func (s *site) said(node, step string) bool {
 }
 
 func lostQuorum(t *testing.T, s *site) {
-	c := council{rolling{&thing{name: "thing", change: content("lost\n")}}}
+	c := council{rolling: rolling{&thing{name: "thing", change: content("lost\n")}}}
 	s.spoil("a1", "a2", "a3")
 	found, _ := s.survey(c)
 	p, err := found.Plan(t.Context(), survey.Scope{}, func(s string) string { return s })
@@ -381,7 +395,11 @@ func lostQuorum(t *testing.T, s *site) {
 		t.Fatal(err)
 	}
 	contains(t, p.Text(plan.TextOptions{}), "in dc1 all at once: a3, a2, a1, as there is no quorum to protect: nobody leads")
-	o := s.run(func(o *Options) { o.Patience = 10 * time.Second }, c)
+	kept := map[string]string{}
+	o := s.run(func(o *Options) { o.Patience, o.Keep = 10*time.Second, keep(kept) }, c)
+	if !s.said("", "there is no state to save: nobody leads") || !maps.Equal(kept, map[string]string{"thing dc2": "the state of dc2"}) || !slices.Equal(o.Kept, []string{"kept thing dc2"}) {
+		t.Errorf("kept: %v, %v", kept, o.Kept)
+	}
 	if len(o.Failures)+len(o.Left) > 0 || o.Restarts != 4 || !slices.Equal(c.restarts, []string{"b1"}) {
 		t.Errorf("%+v, asked before the restart of %v", o, c.restarts)
 	}
@@ -395,8 +413,43 @@ func lostQuorum(t *testing.T, s *site) {
 	}
 }
 
+// keep stores in a map.
+func keep(all map[string]string) func(string, string, func(io.Writer) error) (string, error) {
+	var mu sync.Mutex
+	return func(component, datacenter string, write func(io.Writer) error) (string, error) {
+		var b strings.Builder
+		if err := write(&b); err != nil {
+			return "", err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all[component+" "+datacenter] = b.String()
+		return "kept " + component + " " + datacenter, nil
+	}
+}
+
+func unsaved(t *testing.T, s *site) {
+	c := council{rolling: rolling{&thing{name: "thing", change: content("saved\n")}}, unsaved: errors.New("it has no words")}
+	kept := map[string]string{}
+	options := func(o *Options) { o.Patience, o.Keep = 3*time.Second, keep(kept) }
+	o := s.run(options, c)
+	contains(t, s.failure(o, ""), "its state could not be saved before it is changed: it has no words")
+	if o.Restarts != 0 || len(c.restarts) != 0 || len(o.Left) != 2 {
+		t.Errorf("%+v %v", o, c.restarts)
+	}
+	c.unsaved = nil
+	if o := s.run(options, c); len(o.Failures)+len(o.Left) > 0 || o.Restarts != 4 || len(kept) != 2 {
+		t.Errorf("%+v, kept %v", o, kept)
+	}
+	// Nothing to change, nothing to save.
+	clear(kept)
+	if o := s.run(options, c); o.Changes != 0 || len(kept) != 0 {
+		t.Errorf("%+v, kept %v", o, kept)
+	}
+}
+
 func idleFirst(t *testing.T, s *site) {
-	c := council{rolling{&thing{name: "thing", change: content("4\n")}}}
+	c := council{rolling: rolling{&thing{name: "thing", change: content("4\n")}}}
 	s.spoil("a1")
 	s.on("a2", "systemctl stop thing.service")
 	o := s.run(func(o *Options) { o.Patience = 10 * time.Second }, c)
@@ -410,7 +463,7 @@ func idleFirst(t *testing.T, s *site) {
 }
 
 func growth(t *testing.T, s *site) {
-	c := council{rolling{&thing{name: "grown", absent: []string{"a2", "a3"}}}}
+	c := council{rolling: rolling{&thing{name: "grown", absent: []string{"a2", "a3"}}}}
 	s.must(c)
 	c.absent, c.change = nil, content("2\n")
 	s.must(c)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -30,6 +31,12 @@ type turns struct {
 func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
 	t := w.turns(nodes)
 	quorum := w.standing(ctx, t.serving)
+	if err := w.save(ctx, nodes, quorum); err != nil {
+		w.failIn(w.d, w.c.Name(), err)
+		w.stop(w.d, w.c.Name()+" failed there")
+		w.leave(w.c, w.d, nodes, "nothing is restarted, as the state of "+w.c.Name()+" could not be saved")
+		return
+	}
 	if quorum.Lost != "" {
 		for _, n := range nodes {
 			w.event(n, Working, "there is no quorum to protect, so all members change at once: %s", quorum.Lost)
@@ -80,6 +87,51 @@ func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
 		w.gates(ctx, slices.Concat(t.idle, queue))
 	}
 	w.gates(ctx, t.calm)
+}
+
+// save has the component write down its own state, if any member is to be started or
+// restarted and somebody leads.
+func (w *waveRun) save(ctx context.Context, nodes []*cluster.Node, quorum component.Quorum) error {
+	saver, ok := w.c.(component.Saver)
+	if !ok || w.Keep == nil || !slices.ContainsFunc(nodes, func(n *cluster.Node) bool {
+		return slices.ContainsFunc(w.host(n).Changes, func(c plan.Change) bool { return c.Kind == plan.Start || c.Kind == plan.Restart })
+	}) {
+		return nil
+	}
+	say := func(format string, arguments ...any) {
+		w.report(Event{Component: w.c.Name(), Datacenter: w.d.Name, State: Working, Step: fmt.Sprintf(format, arguments...)})
+	}
+	if quorum.Lost != "" {
+		say("there is no state to save: %s", quorum.Lost)
+		return nil
+	}
+	say("saves its state")
+	var where string
+	until := time.Now().Add(min(election, w.Patience))
+	for {
+		var err error
+		where, err = w.Keep(w.c.Name(), w.d.Name, func(to io.Writer) error {
+			return saver.Save(ctx, w.Survey.Platform(), w.d, w.Fleet, to)
+		})
+		if err == nil {
+			break
+		}
+		if over := time.Now().After(until) || ctx.Err() != nil; over && errors.Is(err, component.ErrNotRunning) {
+			say("there is no state to save: %v", err)
+			return nil
+		} else if over {
+			return fmt.Errorf("its state could not be saved before it is changed: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(mostPause):
+		}
+	}
+	w.mu.Lock()
+	w.outcome.Kept = append(w.outcome.Kept, where)
+	w.mu.Unlock()
+	w.report(Event{Component: w.c.Name(), Datacenter: w.d.Name, State: Done, Step: "its state is in " + where})
+	return nil
 }
 
 // cure starts and restarts those that take no part, all at once, and returns whether

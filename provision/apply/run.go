@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -40,6 +41,9 @@ type Options struct {
 	// Report gets what happens, from several goroutines.
 	Report func(Event)
 	Log    *slog.Logger
+	// Keep stores what a component writes down of its own state, before members of its
+	// quorum are changed, and says where; nil keeps nothing.
+	Keep func(component, datacenter string, write func(io.Writer) error) (where string, err error)
 	// Mask hides secrets in what is reported.
 	Mask func(string) string
 }
@@ -69,6 +73,8 @@ type Outcome struct {
 	Left []string `json:"left"`
 	// Stopped says that the run was told to stop.
 	Stopped bool `json:"stopped"`
+	// Kept says where state that was written down before changes is.
+	Kept []string `json:"kept,omitempty"`
 	// Changes is how many changes were made, Restarts how many units were restarted.
 	Changes  int `json:"changes"`
 	Restarts int `json:"restarts"`
@@ -157,6 +163,15 @@ func (r *runner) fail(n *cluster.Node, component string, err error) {
 	r.outcome.Failures = append(r.outcome.Failures, Failure{Node: n.Name, Datacenter: n.Datacenter, Component: component, Message: message})
 	r.mu.Unlock()
 	r.report(Event{Component: component, Datacenter: n.Datacenter, Node: n.Name, State: Failed, Error: message})
+}
+
+// failIn notes what failed in a datacenter rather than on a machine.
+func (r *runner) failIn(d *cluster.Datacenter, component string, err error) {
+	message := r.Mask(err.Error())
+	r.mu.Lock()
+	r.outcome.Failures = append(r.outcome.Failures, Failure{Datacenter: d.Name, Component: component, Message: message})
+	r.mu.Unlock()
+	r.report(Event{Component: component, Datacenter: d.Name, State: Failed, Error: message})
 }
 
 // stop keeps a datacenter from going on.
@@ -323,11 +338,7 @@ func (r *runner) configure(ctx context.Context, c component.Component, configure
 			continue
 		}
 		if err := r.configureIn(ctx, c, configurer, d); err != nil {
-			message := r.Mask(err.Error())
-			r.mu.Lock()
-			r.outcome.Failures = append(r.outcome.Failures, Failure{Datacenter: d.Name, Component: c.Name(), Message: message})
-			r.mu.Unlock()
-			r.report(Event{Component: c.Name(), Datacenter: d.Name, State: Failed, Error: message})
+			r.failIn(d, c.Name(), err)
 			r.stop(d, c.Name()+" could not be configured")
 		}
 	}

@@ -2,6 +2,7 @@ package component
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 
@@ -102,6 +103,14 @@ type Quorum struct {
 	Serving []string
 	// Lost is why they do not work together; empty if they do.
 	Lost string
+}
+
+// Saver can write down a component's own state, as is done before members of a quorum
+// are changed.
+type Saver interface {
+	// Save writes the state of a datacenter, complete and checked, or fails. Where
+	// nobody leads it is [ErrNotRunning]: there is none to save.
+	Save(ctx context.Context, p Platform, d *cluster.Datacenter, a Access, w io.Writer) error
 }
 
 // Action is something that is not on a machine but in the component's own state:

@@ -160,7 +160,15 @@ func (b *Bundle) Save(path string, lock Lock) error {
 	return nil
 }
 
-func (l Lock) encrypt(data []byte) ([]byte, error) {
+// Encrypts says whether there is anything to encrypt with.
+func (l Lock) Encrypts() bool { return !l.isOpen() }
+
+// Encrypt is a writer whose input arrives in w encrypted, in age's format, once it is
+// closed; as it is where the lock is the zero value.
+func (l Lock) Encrypt(w io.Writer) (io.WriteCloser, error) {
+	if l.isOpen() {
+		return plain{w}, nil
+	}
 	recipients := l.recipients
 	if !l.passphrase.IsEmpty() {
 		recipient, err := age.NewScryptRecipient(l.passphrase.Reveal())
@@ -172,9 +180,19 @@ func (l Lock) encrypt(data []byte) ([]byte, error) {
 		}
 		recipients = []age.Recipient{recipient}
 	}
+	return age.Encrypt(w, recipients...)
+}
+
+// plain leaves what it writes as it is.
+type plain struct{ io.Writer }
+
+// Close implements [io.Closer].
+func (plain) Close() error { return nil }
+
+func (l Lock) encrypt(data []byte) ([]byte, error) {
 	var out bytes.Buffer
 	armored := armor.NewWriter(&out)
-	w, err := age.Encrypt(armored, recipients...)
+	w, err := l.Encrypt(armored)
 	if err != nil {
 		return nil, err
 	}

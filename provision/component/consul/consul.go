@@ -21,7 +21,7 @@ const (
 )
 
 // NewServer is the component of servers. It is a [component.Roller], a
-// [component.Quorate] and a [component.Configurer].
+// [component.Quorate], a [component.Configurer] and a [component.Saver].
 func NewServer() component.Component { return server{agent{ServerName, cluster.ConsulServer}} }
 
 // NewClient is the component of agents that are no servers.
@@ -42,6 +42,7 @@ var (
 	_ component.Roller     = server{}
 	_ component.Quorate    = server{}
 	_ component.Configurer = server{}
+	_ component.Saver      = server{}
 )
 
 // Name implements [component.Component].
