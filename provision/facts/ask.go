@@ -54,12 +54,17 @@ func (a Ask) Covers(b Ask) bool {
 		within(b.Units, a.Units) && within(b.Packages, a.Packages) && within(b.Users, a.Users) && within(b.Disks, a.Disks)
 }
 
-// script is the shell that answers.
-func (a Ask) script() (string, error) {
+// mostNames is how long the names of files may be together: they are arguments of a
+// program there.
+const mostNames = 512 << 10
+
+// script is the shell that answers. The mark tells what it says from what is in files.
+func (a Ask) script(mark string) (string, error) {
 	if a.Stamps == "" {
 		a.Stamps = StampsDirectory
 	}
 	var b strings.Builder
+	fmt.Fprintf(&b, "mark=%s\n", mark)
 	for _, list := range []struct {
 		variable string
 		values   []string
@@ -77,6 +82,9 @@ func (a Ask) script() (string, error) {
 			}
 		}
 		fmt.Fprintf(&b, "%s='%s'\n", list.variable, strings.ReplaceAll(strings.Join(list.values, list.between), "'", `'\''`))
+	}
+	if b.Len() > mostNames {
+		return "", fmt.Errorf("look at %d files and more: that is too much for one question", len(a.Looks)+len(a.Files)+len(a.Contents))
 	}
 	b.WriteString(gatherScript)
 	return b.String(), nil

@@ -2,13 +2,21 @@ package facts
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/ssh"
@@ -113,6 +121,49 @@ func TestGatherWritesNothing(t *testing.T) {
 	}
 }
 
+func TestShellsSayTheSame(t *testing.T) {
+	ask := Ask{
+		Contents: []string{"/etc/passwd", "/etc/hostname"}, Files: []string{"/etc/shadow", "/no/such/file"}, Looks: []string{"/tmp", "/etc/resolv.conf"},
+		Packages: []string{"sed", "no-such-package"}, Users: []string{"root", "daemon", "no-such-user"}, Units: []string{"no-such.service"}, Stamps: "/etc/default",
+	}
+	script, err := ask.script("mark")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*Facts
+	for _, shell := range [][]string{{"sh"}, {"bash"}, {"bash", "--posix"}} {
+		command := exec.Command(shell[0], append(shell[1:], "-c", script)...)
+		var stderr strings.Builder
+		command.Stderr = &stderr
+		out, err := command.Output()
+		if err != nil || stderr.String() != "" {
+			t.Fatalf("%s: %v: %s", shell, err, &stderr)
+		}
+		f, err := parse(out, ask, "mark", time.Now())
+		if err != nil {
+			t.Fatalf("%s: %v", shell, err)
+		}
+		f.Offset, f.Listeners = 0, nil // others may begin and end meanwhile
+		if len(f.Users["daemon"].Groups) == 0 || f.Files["/etc/passwd"].Content == "" || len(f.Stamps) == 0 || len(f.Packages) != 1 {
+			t.Errorf("%s: %+v", shell, f)
+		}
+		all = append(all, f)
+	}
+	for _, f := range all[1:] {
+		if d := cmp.Diff(all[0], f, cmpopts.EquateComparable(netip.Prefix{})); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
+func TestPackagesOfRedHatAreRead(t *testing.T) {
+	f, err := parse([]byte(answer("\nmark rpm\nmi-lb systemd 252-46.el9_5.3\nmi-lb docker-ce 28.1.1-1.el9\npackage chrony is not installed\n",
+		"\nmark versionlock\n# x\ndocker-ce-3:28.1.1-1.el9.*\nsystemd-0:252-46.el9_5.3.*\n")), Ask{Packages: []string{"docker-ce", "chrony"}}, "mark", time.Time{})
+	if err != nil || f.System.Systemd != 252 || len(f.Packages) != 1 || f.Packages["docker-ce"] != "28.1.1-1.el9" || !slices.Equal(f.Held, []string{"docker-ce"}) {
+		t.Errorf("%v %+v", err, f)
+	}
+}
+
 func TestWhoHoldsThePackageManagersLockIsNamed(t *testing.T) {
 	if got := lockHolders("/proc/7/fd /var/lib/dpkg/lock\n/proc/7/fd /var/lib/dpkg/lock-frontend\n/proc/9/fd /var/lib/dpkg/lock\n", map[int]string{7: "apt-get"}); got != "a process (pid 9), apt-get (pid 7)" {
 		t.Error(got)
@@ -123,12 +174,13 @@ func TestNamesThatTheShellWouldReadAreRefused(t *testing.T) {
 	for _, ask := range []Ask{
 		{Units: []string{"a b"}}, {Units: []string{"$(x)"}}, {Packages: []string{"-x"}}, {Users: []string{""}}, {Files: []string{"relative"}},
 		{Contents: []string{"/a\nb"}}, {Disks: []string{`/a\b`}},
+		{Files: slices.Repeat([]string{"/" + strings.Repeat("x", 200)}, 5000)},
 	} {
-		if _, err := ask.script(); err == nil {
+		if _, err := ask.script("mark"); err == nil {
 			t.Errorf("%+v was accepted", ask)
 		}
 	}
-	if s, err := (Ask{Files: []string{"/it's"}}).script(); err != nil || !strings.Contains(s, `files='/it'\''s'`) {
+	if s, err := (Ask{Files: []string{"/it's"}}).script("mark"); err != nil || !strings.Contains(s, `files='/it'\''s'`) {
 		t.Error(s, err)
 	}
 }
@@ -138,12 +190,14 @@ func TestSystemsAreToldApart(t *testing.T) {
 		"ID=debian\nVERSION_ID=\"12\"": Debian, "ID=ubuntu\nID_LIKE=debian": Debian, "ID=linuxmint\nID_LIKE=\"ubuntu debian\"": Debian,
 		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"": RedHat, "ID=rhel": RedHat, "ID=fedora": RedHat, "ID=alpine": "alpine", "": "",
 	} {
-		if got := system(records{"os-release": {"": release}}).Family; got != want {
+		if got := system(records{"os-release": release}, "").Family; got != want {
 			t.Errorf("%q is %q", release, got)
 		}
 	}
-	if s := system(records{"systemd": {"": "systemd 252 (252.39-1~deb12u1)\n+PAM"}}); s.Systemd != 252 {
-		t.Errorf("%+v", s)
+	for systemd, r := range map[string]records{"": {"systemd": "systemd 252 (252.39-1~deb12u1)\n+PAM"}, "252.39-1~deb12u1": {}, "252-46.el9_5.3": {}} {
+		if s := system(r, systemd); s.Systemd != 252 {
+			t.Errorf("%+v", s)
+		}
 	}
 }
 
@@ -159,32 +213,56 @@ func TestUnitsAreRead(t *testing.T) {
 	}
 }
 
+// answer is what a machine answers that has little to say.
+func answer(more ...string) string {
+	text := "Welcome!\nmi-lb-facts mark\n"
+	for _, word := range needed {
+		text += "\nmark " + word + "\n"
+	}
+	return text + strings.Join(more, "") + "\nmark end\n"
+}
+
 func TestAnswersThatEndTooEarlyAreErrors(t *testing.T) {
-	for _, answer := range []string{"", "mi-lb-facts 1\n", "mi-lb-facts 1\nnow  MQo=\n", "now  MQo=\nend\n", "mi-lb-facts 1\nnow\nend\n", "mi-lb-facts 1\nnow  ?\nend\n"} {
-		if f, err := parse([]byte(answer), Ask{}, time.Time{}); err == nil {
-			t.Errorf("%q is %+v", answer, f)
+	if _, err := parse([]byte(answer()), Ask{}, "mark", time.Time{}); err != nil {
+		t.Error(err)
+	}
+	for _, text := range []string{
+		"", "mi-lb-facts mark\n", strings.TrimSuffix(answer(), "mark end\n"), strings.Replace(answer(), "mark sockets\n", "", 1),
+		strings.Replace(answer(), "mi-lb-facts mark", "mi-lb-facts other", 1), answer("\nmark missing\nawk\n"),
+	} {
+		if f, err := parse([]byte(text), Ask{}, "mark", time.Time{}); err == nil {
+			t.Errorf("%q is %+v", text, f)
 		}
 	}
-	if _, err := parse([]byte("Welcome!\nmi-lb-facts 1\nnow  MQo=\nend\n"), Ask{}, time.Time{}); err != nil {
-		t.Error(err)
+}
+
+func TestFilesThatChangeWhileTheyAreReadAreErrors(t *testing.T) {
+	const stat = "\nmark stat\nf 644 2 1.5 root:domain users\t/a b\nf 644 0 1.5 root:root\t/empty\n"
+	sums := fmt.Sprintf("\nmark sha256\n%x  /a b\n%x  /empty\n", sha256.Sum256([]byte("3\n")), sha256.Sum256(nil))
+	f, err := parse([]byte(answer(stat, sums, "\nmark contents\n2 /a b\n0 /empty\n3\n")), Ask{}, "mark", time.Time{})
+	if err != nil || f.Files["/a b"].Content != "3\n" || f.Files["/a b"].Owner != "root:domain users" || f.Files["/a b"].Modified != 1 || f.Files["/empty"].Content != "" {
+		t.Fatalf("%v %+v", err, f)
+	}
+	for _, contents := range []string{"2 /a b\n0 /empty\n3", "2 /a b\n0 /empty\n3\n4", "2 /a b\n0 /empty\n4\n", "2 /a b\n", "-1 /a b\nx"} {
+		if f, err := parse([]byte(answer(stat, sums, "\nmark contents\n"+contents)), Ask{}, "mark", time.Time{}); !errors.Is(err, ErrChanging) {
+			t.Errorf("%q: %v %+v", contents, err, f)
+		}
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte("mi-lb-facts 1\nnow  MQo=\nend\n"))
-	var out []byte
-	script, err := Ask{Contents: []string{"/etc/passwd"}, Packages: []string{"sed"}, Users: []string{"root"}, Disks: []string{"/"}}.script()
+	f.Add([]byte(answer()))
+	script, err := Ask{Contents: []string{"/etc/passwd"}, Packages: []string{"sed"}, Users: []string{"root"}, Disks: []string{"/"}, Units: []string{"cron.service"}}.script("mark")
 	if err != nil {
 		f.Fatal(err)
 	}
-	command := exec.Command("sh")
-	command.Stdin = strings.NewReader(script)
-	if out, err = command.Output(); err != nil {
+	out, err := exec.Command("sh", "-c", script).Output()
+	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(out)
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		facts, err := parse(answer, Ask{Disks: []string{"/"}}, time.Unix(0, 0))
+		facts, err := parse(answer, Ask{Disks: []string{"/"}}, "mark", time.Unix(0, 0))
 		if (facts == nil) == (err == nil) {
 			t.Fatalf("%v %v", facts, err)
 		}
@@ -192,20 +270,21 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzRecords(f *testing.F) {
-	f.Add("Id=a.service", "/proc/1/comm:x", "tcp 0100007F:1F90 00000000:0000 7", "root:x:0:0:r:/root:/bin/sh\nroot", "Filesystem\n/dev/sda 1 2 3 4% /", "81a4 root:root 1 2 /x", "ID=debian")
-	f.Fuzz(func(t *testing.T, unitText, comm, sockets, userText, df, stat, release string) {
-		facts := &Facts{Units: map[string]Unit{}, Files: map[string]File{}, Packages: map[string]string{}}
+	f.Add("Id=a.service", "1 x", "tcp 0100007F:1F90 00000000:0000 7", "root:x:0:0:r:/root:/bin/sh", "1 2 4096 7", "f 644 1 2.5 root:root\t/x", "ID=debian", "1 /x\ny", "root : root adm")
+	f.Fuzz(func(t *testing.T, unitText, comm, sockets, passwd, lines, stat, release, content, groups string) {
+		facts := &Facts{Units: map[string]Unit{}, Files: map[string]File{}, Packages: map[string]string{}, Users: map[string]User{}}
 		units(unitText, facts)
-		r := records{"sockets": {"": sockets}, "stat": {"": stat}, "sha256": {"": stat}, "empty": {"": stat}, "os-release": {"": release}, "systemd": {"": release},
-			"addresses": {"": df}, "routes": {"": df}, "dpkg": {"": df}, "rpm": {"": df}, "versionlock": {"": df}, "cgroups": {"": comm}, "owners": {"": df}}
+		r := records{"sockets": sockets, "stat": stat, "sha256": stat, "os-release": release, "systemd": release, "addresses": lines, "dpkg": lines, "rpm": lines,
+			"versionlock": lines, "cgroups": comm, "owners": lines, "passwd": passwd, "groups": groups, "contents": content, "uname": release}
 		listeners(r, processNames(comm))
-		user(userText)
-		disks([]string{"/"}, df)
-		files(r, facts)
-		system(r)
+		users(r, facts)
+		disks([]string{"/"}, lines)
+		_ = files(r, facts)
+		system(r, lines)
 		addresses(r)
-		outward(df)
+		outward(lines)
 		packages(r, facts)
-		lockHolders(df, nil)
+		lockHolders(lines, nil)
+		isRoot(lines)
 	})
 }

@@ -3,7 +3,9 @@ package facts
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -38,8 +40,22 @@ func Gather(ctx context.Context, host Runner, ask Ask) (*Facts, error) {
 	return f, err
 }
 
+// gather asks again if somebody wrote files while they were read.
 func gather(ctx context.Context, host Runner, ask Ask, root bool) (*Facts, error) {
-	script, err := ask.script()
+	f, err := gatherOnce(ctx, host, ask, root)
+	if errors.Is(err, ErrChanging) {
+		return gatherOnce(ctx, host, ask, root)
+	}
+	return f, err
+}
+
+func gatherOnce(ctx context.Context, host Runner, ask Ask, root bool) (*Facts, error) {
+	random := make([]byte, 16)
+	if _, err := rand.Read(random); err != nil {
+		return nil, fmt.Errorf("%s: %w", host.Name(), err)
+	}
+	mark := hex.EncodeToString(random)
+	script, err := ask.script(mark)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", host.Name(), err)
 	}
@@ -51,7 +67,7 @@ func gather(ctx context.Context, host Runner, ask Ask, root bool) (*Facts, error
 	if err != nil {
 		return nil, fmt.Errorf("find out what %s is: %w", host.Name(), err)
 	}
-	f, err := parse(out.data.Bytes(), ask, begun.Add(out.first().Sub(begun)/2))
+	f, err := parse(out.data.Bytes(), ask, mark, begun.Add(out.first().Sub(begun)/2))
 	if err != nil {
 		return nil, fmt.Errorf("find out what %s is: %w", host.Name(), err)
 	}

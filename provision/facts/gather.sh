@@ -1,131 +1,277 @@
-# Says what this machine is. It writes nothing, and reads nothing but its own
-# process's, the system's and the named files. Every record is a line: a word, a
-# name and a text, both in base64.
+# Says what this machine is. It writes nothing, and reads nothing but the system's
+# and the named files. What it says comes in sections: a line with the mark and a
+# word, and a text.
 #
-# files, contents, looks, units, packages, users, disks and stamps are set before.
+# mark, files, contents, looks, units, packages, users, disks and stamps are set
+# before. Each program that is run costs a machine about as much as all that the
+# shell does itself: many things are asked of one program, where that is possible.
 export LC_ALL=C TZ=UTC PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+newline='
+'
+set -f # names are no patterns
 
-pack() { base64 -w 0; }
-name() { printf '%s ' "$1"; [ -z "$2" ] || printf %s "$2" | pack; printf ' '; }
-# say WORD NAME: standard input is the text.
-say() { name "$1" "$2"; pack; echo; }
+# say WORD: what is printed next is about that.
+say() { printf '\n%s %s\n' "$mark" "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# Without these nothing that is said here would be worth anything.
+missing() {
+	for tool in awk cat find groups nproc sha256sum stat; do has "$tool" || echo "$tool"; done
+}
+
+# gather prints all but what is in files.
 gather() {
-	echo 'mi-lb-facts 1'
-	date +%s.%N | say now ''
-	id -u | say uid ''
-	uname -n | say hostname ''
-	uname -r | say kernel ''
-	uname -m | say arch ''
-	cat /etc/os-release 2>/dev/null | say os-release ''
-	if has systemctl; then systemctl --version 2>/dev/null | say systemd ''; fi
-	if has timedatectl; then timeout 3 timedatectl show -p NTPSynchronized --value 2>/dev/null | say synchronized ''; fi
-	nproc | say cpus ''
-	grep MemTotal /proc/meminfo | say memory ''
-	if has ip; then ip -o addr show 2>/dev/null | say addresses ''; else cat /proc/net/fib_trie 2>/dev/null | say routes ''; fi
-	cat /proc/net/route 2>/dev/null | say route ''
-	stat -f -c %T /sys/fs/cgroup 2>/dev/null | say cgroup ''
-	if has getenforce; then getenforce 2>/dev/null | say selinux ''; fi
-	cat /etc/resolv.conf 2>/dev/null | say resolv.conf ''
-	readlink /etc/resolv.conf 2>/dev/null | say resolv.conf-link ''
-	sockets
-	processes
-	if grep -qsx dockerd /proc/[0-9]*/comm && has docker; then
-		timeout 10 docker version --format '{{json .Server}}' 2>/dev/null | say docker ''
-	fi
-	find /proc/[0-9]*/fd -maxdepth 1 '(' -lname /var/lib/dpkg/lock-frontend -o -lname /var/lib/dpkg/lock -o -lname /var/lib/apt/lists/lock \
-		-o -lname /var/cache/apt/archives/lock -o -lname /var/lib/rpm/.rpm.lock -o -lname /usr/lib/sysimage/rpm/.rpm.lock ')' -printf '%h %l\n' 2>/dev/null | say locks ''
+	say missing
+	missing
+	say uname
+	uname -n -r -m
+	say cpus
+	nproc
+	say addresses
+	if has ip; then ip -o addr show; else cat /proc/net/fib_trie; fi
+	system
+	processes=$(system_files)
+	printf '%s\n' "$processes"
 	installed
-	for user in $users; do
-		if line=$(getent passwd "$user"); then
-			{ echo "$line"; id -Gn "$user"; } | say user "$user"
-		fi
-	done
-	disk_of
+	accounts
+	disk_space
 	file_facts
 	if has systemctl && [ -n "$units" ]; then
-		systemctl show -p Id -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID -p NRestarts -p ActiveEnterTimestamp -p NeedDaemonReload -- $units 2>/dev/null | say units ''
+		say units
+		systemctl show -p Id -p LoadState -p ActiveState -p SubState -p UnitFileState -p MainPID -p NRestarts -p ActiveEnterTimestamp -p NeedDaemonReload -- $units
 	fi
-	if [ -d "$stamps" ]; then
-		for f in "$stamps"/*; do
-			if [ -f "$f" ]; then
-				IFS= read -r line <"$f"
-				printf '%s %s\n' "${f##*/}" "$line"
-			fi
-		done | say stamps ''
-	fi
-	echo end
+	case "$processes$newline" in *" dockerd$newline"*) engine ;; esac
+	clock
+	stamped
 }
 
-# Sockets that listen, and which processes have them.
-sockets() {
-	for kind in tcp tcp6 udp udp6; do
-		if [ -r "/proc/net/$kind" ]; then echo "/proc/net/$kind"; fi
-	done | xargs -r awk 'FNR > 1 && $4 == (FILENAME ~ /tcp/ ? "0A" : "07") { kind = FILENAME; sub(/.*\//, "", kind); print kind, $2, $3, $10 }' | say sockets ''
-	find /proc/[0-9]*/fd -maxdepth 1 -lname 'socket:*' -printf '%h %l\n' 2>/dev/null | awk '
-		function wanted(file, state,    line, field) {
+system() {
+	if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+		say cgroup
+		echo 2
+	elif [ -d /sys/fs/cgroup ]; then
+		say cgroup
+		echo 1
+	fi
+	if has getenforce; then
+		say selinux
+		enforcing=
+		if [ -r /sys/fs/selinux/enforce ]; then read -r enforcing </sys/fs/selinux/enforce; fi
+		case $enforcing in
+		1) echo enforcing ;;
+		0) echo permissive ;;
+		*) echo disabled ;;
+		esac
+	fi
+	if [ -L /etc/resolv.conf ]; then
+		say resolv.conf-link
+		readlink /etc/resolv.conf
+	fi
+}
+
+# Files of the system, sockets that listen and which processes have them, and who
+# has the package manager's lock: what find lists are files that processes have open.
+system_files() {
+	set +f
+	find /proc/[0-9]*/fd -maxdepth 1 '(' -lname 'socket:*' -o -lname /var/lib/dpkg/lock-frontend -o -lname /var/lib/dpkg/lock \
+		-o -lname /var/lib/apt/lists/lock -o -lname /var/cache/apt/archives/lock \
+		-o -lname /var/lib/rpm/.rpm.lock -o -lname /usr/lib/sysimage/rpm/.rpm.lock ')' -printf '%h %l\n' | awk -v mark="$mark" '
+		function say(word) { printf "\n%s %s\n", mark, word }
+		function lines(word, file, most,    line, n) {
+			say(word)
+			while (n++ < most && (getline line < file) > 0) print line
+			close(file)
+		}
+		function sockets(kind, state,    file, line, field) {
+			file = "/proc/net/" kind
 			while ((getline line < file) > 0) {
 				split(line, field, " ")
-				if (field[4] == state) wants[field[10]] = 1
+				if (field[4] != state) continue
+				print kind, field[2], field[3], field[10]
+				wanted[field[10]] = 1
+			}
+			close(file)
+		}
+		BEGIN {
+			lines("os-release", "/etc/os-release", 100)
+			lines("memory", "/proc/meminfo", 1)
+			lines("status", "/proc/self/status", 20)
+			lines("route", "/proc/net/route", 1e6)
+			lines("resolv.conf", "/etc/resolv.conf", 1e4)
+			say("sockets")
+			sockets("tcp", "0A"); sockets("tcp6", "0A"); sockets("udp", "07"); sockets("udp6", "07")
+			say("comm")
+			for (i = 1; i < ARGC; i++) {
+				file = ARGV[i] "/comm"
+				if ((getline line < file) > 0) print substr(ARGV[i], 7), line
+				close(file)
+			}
+			ARGC = 1 # read standard input
+		}
+		$2 !~ /^socket:/ { locks = locks $0 "\n"; next }
+		{
+			inode = $2
+			gsub(/[^0-9]/, "", inode)
+			if ((inode in wanted) && !seen[inode]++) {
+				split($1, directory, "/")
+				owners = owners inode " " directory[3] "\n"
+				listens[directory[3]] = 1
 			}
 		}
-		BEGIN { wanted("/proc/net/tcp", "0A"); wanted("/proc/net/tcp6", "0A"); wanted("/proc/net/udp", "07"); wanted("/proc/net/udp6", "07") }
-		{
-			split($1, directory, "/"); inode = $2; gsub(/[^0-9]/, "", inode)
-			if ((inode in wants) && !seen[inode]++) print inode, directory[3]
-		}' | say owners ''
+		END {
+			say("owners")
+			printf "%s", owners
+			say("locks")
+			printf "%s", locks
+			say("cgroups")
+			for (pid in listens) {
+				file = "/proc/" pid "/cgroup"
+				while ((getline line < file) > 0) if (line ~ /^(0:|1:name=systemd:)/) print pid, line
+				close(file)
+			}
+		}' /proc/[0-9]*
+	set -f
 }
 
-processes() {
-	grep -H '' /proc/[0-9]*/comm 2>/dev/null | say comm ''
-	grep -HE '^(0:|1:name=systemd:)' /proc/[0-9]*/cgroup 2>/dev/null | say cgroups ''
-}
-
+# The package of systemd says which one it is for much less than systemd does.
 installed() {
-	[ -n "$packages" ] || return 0
+	found=
 	if has dpkg-query; then
-		dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n' -- $packages 2>/dev/null | say dpkg ''
+		say dpkg
+		found=$(dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n' -- systemd $packages)
 	elif has rpm; then
-		rpm -q --qf 'mi-lb %{NAME} %{VERSION}-%{RELEASE}\n' -- $packages 2>/dev/null | grep '^mi-lb ' | say rpm ''
-		cat /etc/dnf/plugins/versionlock.list 2>/dev/null | say versionlock ''
+		say rpm
+		found=$(rpm -q --qf 'mi-lb %{NAME} %{VERSION}-%{RELEASE}\n' -- systemd $packages)
+	fi
+	printf '%s\n' "$found"
+	case $newline$found in
+	*"${newline}systemd "* | *"${newline}mi-lb systemd "*) ;;
+	*)
+		if has systemctl; then
+			say systemd
+			systemctl --version
+		fi
+		;;
+	esac
+	if [ -r /etc/dnf/plugins/versionlock.list ]; then
+		say versionlock
+		cat /etc/dnf/plugins/versionlock.list
 	fi
 }
 
-# df prints a line for each path, in their order.
-disk_of() {
-	[ -n "$disks" ] || return 0
-	{
-		each "$disks" | while IFS= read -r path; do
-			while [ ! -e "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
-			printf '%s\0' "${path:-/}"
-		done | xargs -0 df -Pk
-		echo inodes
-		each "$disks" | while IFS= read -r path; do
-			while [ ! -e "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
-			printf '%s\0' "${path:-/}"
-		done | xargs -0 df -Pi
-	} 2>/dev/null | say disks ''
+accounts() {
+	[ -n "$users" ] || return 0
+	found=$(getent passwd $users)
+	[ -n "$found" ] || return 0
+	say passwd
+	printf '%s\n' "$found"
+	names=
+	for user in $users; do
+		case $newline$found in *"$newline$user:"*) names="$names $user" ;; esac
+	done
+	say groups
+	groups $names
 }
 
-each() { [ -z "$1" ] || printf '%s\n' "$1"; }
+# stat prints a line for each path, in their order.
+disk_space() {
+	[ -n "$disks" ] || return 0
+	say disks
+	IFS=$newline
+	set --
+	for path in $disks; do
+		while [ ! -e "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
+		set -- "$@" "${path:-/}"
+	done
+	unset IFS
+	stat -f -c '%b %a %S %d' -- "$@"
+}
 
 file_facts() {
-	each "$files
-$contents
-$looks" | grep . | tr '\n' '\0' | xargs -0 -r stat -L -c '%f %U:%G %s %Y %n' -- 2>/dev/null | say stat ''
-	each "$files
-$contents" | grep . | while IFS= read -r f; do
-		if [ -f "$f" ]; then printf '%s\0' "$f"; fi
-	done | xargs -0 -r sha256sum -- 2>/dev/null | say sha256 ''
-	each "$files
-$contents
-$looks" | grep . | while IFS= read -r f; do
-		if [ -d "$f" ]; then printf '%s\0' "$f"; fi
-	done | xargs -0 -r sh -c 'find "$@" -maxdepth 0 -empty' sh 2>/dev/null | say empty ''
-	each "$contents" | while IFS= read -r f; do
-		if [ -f "$f" ] && [ -r "$f" ]; then head -c 1048576 -- "$f" | say content "$f"; fi
+	IFS=$newline
+	set -- $looks $files $contents
+	if [ $# -gt 0 ]; then
+		say stat
+		find -L "$@" -maxdepth 0 -printf '%y %m %s %T@ %u:%g\t%p\n' -type d -empty -printf 'empty %p\n'
+	fi
+	set --
+	for file in $files $contents; do
+		if [ -f "$file" ]; then set -- "$@" "$file"; fi
 	done
+	unset IFS
+	if [ $# -gt 0 ]; then
+		say sha256
+		sha256sum -- "$@"
+	fi
 }
 
-gather </dev/null
+# Docker's own client is slow to start.
+engine() {
+	answer=
+	if has curl && [ -S /run/docker.sock ]; then
+		answer=$(curl -sf --max-time 10 --unix-socket /run/docker.sock http://docker/version)
+	fi
+	if [ -z "$answer" ] && has docker; then answer=$(timeout 10 docker version --format '{{json .Server}}'); fi
+	say docker
+	printf '%s\n' "$answer"
+}
+
+# Whether something keeps the clock right. timedatectl knows best, but has systemd
+# start a program for it, in a sandbox, which costs more than everything else here.
+clock() {
+	if [ -e /run/systemd/timesync/synchronized ]; then
+		say synchronized
+		echo yes
+		return
+	fi
+	case "$processes$newline" in
+	*" chronyd$newline"*)
+		case $(timeout 3 chronyc -n tracking) in
+		*Leap*Not*) ;;
+		*Leap*)
+			say synchronized
+			echo yes
+			return
+			;;
+		esac
+		;;
+	esac
+	if has timedatectl; then
+		say synchronized
+		timeout 3 timedatectl show -p NTPSynchronized --value
+	fi
+}
+
+stamped() {
+	set +f
+	set --
+	for file in "$stamps"/*; do
+		if [ -f "$file" ]; then set -- "$@" "$file"; fi
+	done
+	set -f
+	if [ $# -gt 0 ]; then
+		say stamps
+		awk 'FNR == 1 { name = FILENAME; sub(/.*\//, "", name); print name, $0; nextfile }' "$@"
+	fi
+}
+
+# file_contents prints how long each file is, and then all of them. It comes last,
+# as what is in a file may be anything.
+file_contents() {
+	IFS=$newline
+	set -- $contents
+	unset IFS
+	if [ $# -gt 0 ]; then
+		say contents
+		find -L "$@" -maxdepth 0 -type f -size -2049 -readable -printf '%s %p\n' -exec cat -- {} +
+	fi
+}
+
+exec </dev/null 2>/dev/null
+# What time it is must be said when it is asked for, and the rest need not come in
+# a hundred pieces.
+printf 'mi-lb-facts %s\n\n%s now\n%s\n' "$mark" "$mark" "$(date +%s.%N)"
+found=$(gather)
+printf '%s\n' "$found"
+file_contents
+say end

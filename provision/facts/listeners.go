@@ -5,37 +5,31 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-var procFile = regexp.MustCompile(`^/proc/([0-9]+)/[a-z]+:(.*)$`)
-
-// processNames are the names of processes by id, from grep over /proc/*/comm.
+// processNames are the names of processes by id, from lines of both.
 func processNames(text string) map[int]string {
 	names := map[int]string{}
 	for line := range strings.Lines(text) {
-		if m := procFile.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {
-			if pid, err := strconv.Atoi(m[1]); err == nil {
-				names[pid] = m[2]
-			}
+		id, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if pid, err := strconv.Atoi(id); ok && err == nil {
+			names[pid] = name
 		}
 	}
 	return names
 }
 
-// processUnits are the units of systemd that processes are in.
+// processUnits are the units of systemd that processes are in, from lines of ids and
+// lines of /proc/PID/cgroup.
 func processUnits(text string) map[int]string {
 	units := map[int]string{}
 	for line := range strings.Lines(text) {
-		m := procFile.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if m == nil {
-			continue
-		}
-		fields := strings.SplitN(m[2], ":", 3)
-		pid, err := strconv.Atoi(m[1])
+		id, group, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		fields := strings.SplitN(group, ":", 3)
+		pid, err := strconv.Atoi(id)
 		if err != nil || len(fields) != 3 {
 			continue
 		}
@@ -51,16 +45,16 @@ func processUnits(text string) map[int]string {
 // listeners are the sockets of /proc/net that listen, with who has them.
 func listeners(r records, names map[int]string) []Listener {
 	owners := map[string]int{}
-	for line := range strings.Lines(r.get("owners")) {
+	for line := range strings.Lines(r["owners"]) {
 		if fields := strings.Fields(line); len(fields) == 2 {
 			if pid, err := strconv.Atoi(fields[1]); err == nil {
 				owners[fields[0]] = pid
 			}
 		}
 	}
-	units := processUnits(r.get("cgroups"))
+	units := processUnits(r["cgroups"])
 	all := []Listener{}
-	for line := range strings.Lines(r.get("sockets")) {
+	for line := range strings.Lines(r["sockets"]) {
 		fields := strings.Fields(line)
 		if len(fields) != 4 {
 			continue

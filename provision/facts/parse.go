@@ -1,9 +1,8 @@
 package facts
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/base64"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,73 +17,75 @@ import (
 	"time"
 )
 
-// ErrTruncated is an answer that ends too early, or is none.
-var ErrTruncated = errors.New("the answer is not complete")
+var (
+	// ErrTruncated is an answer that ends too early, or is none.
+	ErrTruncated = errors.New("the answer is not complete")
+	// ErrChanging is a file that was written while it was read.
+	ErrChanging = errors.New("files change while they are read")
+)
 
-const firstLine = "mi-lb-facts 1"
+const firstWord = "mi-lb-facts "
 
-// records are what a machine answered: texts by word and name.
-type records map[string]map[string]string
-
-func (r records) get(word string) string { return r[word][""] }
+// records are what a machine answered: texts by word.
+type records map[string]string
 
 // line is the first line of a record.
 func (r records) line(word string) string {
-	first, _, _ := strings.Cut(r.get(word), "\n")
+	first, _, _ := strings.Cut(r[word], "\n")
 	return strings.TrimSpace(first)
 }
 
-// read takes an answer apart. Lines before the first are what login scripts say.
-func read(answer []byte) (records, error) {
+// read takes an answer apart. What comes before its first line is what login scripts
+// say.
+func read(answer []byte, mark string) (records, error) {
+	_, text, begun := strings.Cut("\n"+string(answer), "\n"+firstWord+mark+"\n")
+	if !begun {
+		return nil, ErrTruncated
+	}
 	all := records{}
-	scanner := bufio.NewScanner(bytes.NewReader(answer))
-	scanner.Buffer(nil, mostAnswer)
-	begun := false
-	for scanner.Scan() {
-		line := scanner.Text()
-		switch {
-		case !begun:
-			begun = line == firstLine
-			continue
-		case line == "end":
+	_, rest, more := strings.Cut("\n"+text, "\n"+mark+" ")
+	for more {
+		var section string
+		section, rest, more = strings.Cut(rest, "\n"+mark+" ")
+		word, text, _ := strings.Cut(section, "\n")
+		if word == "end" {
 			return all, nil
 		}
-		word, rest, _ := strings.Cut(line, " ")
-		name, text, ok := strings.Cut(rest, " ")
-		if !ok || word == "" {
-			return nil, fmt.Errorf("%w: a line of it cannot be understood", ErrTruncated)
-		}
-		decodedName, err := base64.StdEncoding.DecodeString(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: a name in it cannot be understood", ErrTruncated)
-		}
-		decoded, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s cannot be understood", ErrTruncated, word)
-		}
-		if all[word] == nil {
-			all[word] = map[string]string{}
-		}
-		all[word][string(decodedName)] = string(decoded)
-	}
-	if err := scanner.Err(); err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
+		all[word] = text
 	}
 	return nil, ErrTruncated
 }
 
+// needed are records that every machine has.
+var needed = []string{"now", "uname", "memory", "status", "sockets", "comm", "owners"}
+
 // parse is what an answer means. middle is when the machine said what time it is,
 // by our clock.
-func parse(answer []byte, ask Ask, middle time.Time) (*Facts, error) {
-	r, err := read(answer)
+func parse(answer []byte, ask Ask, mark string, middle time.Time) (*Facts, error) {
+	r, err := read(answer, mark)
 	if err != nil {
 		return nil, err
 	}
-	f := &Facts{
-		Hostname: r.line("hostname"), System: system(r), SELinux: strings.ToLower(r.line("selinux")), Root: r.line("uid") == "0",
-		Packages: map[string]string{}, Users: map[string]User{}, Files: map[string]File{}, Units: map[string]Unit{}, Stamps: map[string]string{},
-		Disks: map[string]Disk{}, Addresses: addresses(r), Outward: outward(r.get("route")),
+	if missing := strings.Fields(r["missing"]); len(missing) > 0 {
+		return nil, fmt.Errorf("the machine lacks programs that belong to any system: %s", strings.Join(missing, ", "))
 	}
+	for _, word := range needed {
+		if _, ok := r[word]; !ok {
+			return nil, fmt.Errorf("%w: it has nothing about %s", ErrTruncated, word)
+		}
+	}
+	f := &Facts{
+		SELinux: r.line("selinux"), Root: isRoot(r["status"]),
+		Packages: map[string]string{}, Users: map[string]User{}, Files: map[string]File{}, Units: map[string]Unit{}, Stamps: map[string]string{},
+		Addresses: addresses(r), Outward: outward(r["route"]),
+	}
+	packages(r, f)
+	f.System = system(r, f.Packages["systemd"])
+	if !slices.Contains(ask.Packages, "systemd") {
+		delete(f.Packages, "systemd")
+		f.Held = slices.DeleteFunc(f.Held, func(name string) bool { return name == "systemd" })
+	}
+	f.Hostname, _, _ = strings.Cut(r.line("uname"), " ")
 	if seconds, err := strconv.ParseFloat(r.line("now"), 64); err == nil && seconds > 0 && seconds < math.MaxInt32*4 {
 		f.Offset = time.UnixMicro(int64(seconds * 1e6)).Sub(middle)
 	}
@@ -95,49 +96,57 @@ func parse(answer []byte, ask Ask, middle time.Time) (*Facts, error) {
 		f.Synchronized = new(false)
 	}
 	f.CPUs, _ = strconv.Atoi(r.line("cpus"))
-	if fields := strings.Fields(r.get("memory")); len(fields) >= 2 {
+	if fields := strings.Fields(r["memory"]); len(fields) >= 2 {
 		f.Memory = kibibytes(fields[1])
 	}
-	switch kind := r.line("cgroup"); {
-	case strings.HasPrefix(kind, "cgroup2"):
-		f.Cgroup = 2
-	case kind != "":
-		f.Cgroup = 1
-	}
-	f.Resolver = Resolver{ResolvConf: r.get("resolv.conf"), Link: r.line("resolv.conf-link")}
-	names := processNames(r.get("comm"))
+	f.Cgroup, _ = strconv.Atoi(r.line("cgroup"))
+	f.Resolver = Resolver{ResolvConf: r["resolv.conf"], Link: r.line("resolv.conf-link")}
+	names := processNames(r["comm"])
 	for _, name := range names {
 		f.Resolver.Resolved = f.Resolver.Resolved || name == "systemd-resolve" // the kernel keeps 15 letters
 	}
 	f.Listeners = listeners(r, names)
-	f.Docker = docker(r.get("docker"))
-	f.PackageLock = lockHolders(r.get("locks"), names)
-	packages(r, f)
-	for name, text := range r["user"] {
-		if u, ok := user(text); ok {
-			f.Users[name] = u
-		}
+	f.Docker = docker(r["docker"])
+	f.PackageLock = lockHolders(r["locks"], names)
+	users(r, f)
+	f.Disks = disks(ask.Disks, r["disks"])
+	if err := files(r, f); err != nil {
+		return nil, err
 	}
-	f.Disks = disks(ask.Disks, r.get("disks"))
-	files(r, f)
-	units(r.get("units"), f)
-	for line := range strings.Lines(r.get("stamps")) {
-		if name, text, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && name != "" && name[0] != '.' && name != "*" {
+	units(r["units"], f)
+	for line := range strings.Lines(r["stamps"]) {
+		if name, text, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && name != "" {
 			f.Stamps[name] = text
 		}
 	}
 	return f, nil
 }
 
-// system is what /etc/os-release, uname and systemctl say.
-func system(r records) System {
+// isRoot says whether a process with that /proc/PID/status is root's.
+func isRoot(status string) bool {
+	for line := range strings.Lines(status) {
+		if fields := strings.Fields(line); len(fields) >= 3 && fields[0] == "Uid:" {
+			return fields[2] == "0" // the effective one
+		}
+	}
+	return false
+}
+
+var number = regexp.MustCompile(`^[0-9]+`)
+
+// system is what /etc/os-release and uname say, and which systemd there is, by its
+// package or by itself.
+func system(r records, systemd string) System {
 	values := map[string]string{}
-	for line := range strings.Lines(r.get("os-release")) {
+	for line := range strings.Lines(r["os-release"]) {
 		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
 			values[key] = strings.Trim(value, `"'`)
 		}
 	}
-	s := System{ID: values["ID"], Version: values["VERSION_ID"], Code: values["VERSION_CODENAME"], Name: values["PRETTY_NAME"], Kernel: r.line("kernel"), Arch: r.line("arch")}
+	s := System{ID: values["ID"], Version: values["VERSION_ID"], Code: values["VERSION_CODENAME"], Name: values["PRETTY_NAME"]}
+	if fields := strings.Fields(r.line("uname")); len(fields) == 3 {
+		s.Kernel, s.Arch = fields[1], fields[2]
+	}
 	switch s.Arch {
 	case "x86_64":
 		s.Arch = "amd64"
@@ -156,10 +165,10 @@ func system(r records) System {
 		}
 		break
 	}
-	if fields := strings.Fields(r.get("systemd")); len(fields) >= 2 && fields[0] == "systemd" {
-		digits := regexp.MustCompile(`^[0-9]+`).FindString(fields[1])
-		s.Systemd, _ = strconv.Atoi(digits)
+	if fields := strings.Fields(r["systemd"]); systemd == "" && len(fields) >= 2 && fields[0] == "systemd" {
+		systemd = fields[1]
 	}
+	s.Systemd, _ = strconv.Atoi(number.FindString(systemd))
 	return s
 }
 
@@ -167,7 +176,7 @@ func system(r records) System {
 // in the kernel's routing table, which names no interfaces.
 func addresses(r records) map[string][]netip.Prefix {
 	all := map[string][]netip.Prefix{}
-	for line := range strings.Lines(r.get("addresses")) {
+	for line := range strings.Lines(r["addresses"]) {
 		fields := strings.Fields(line)
 		if len(fields) < 4 || fields[2] != "inet" && fields[2] != "inet6" {
 			continue
@@ -184,7 +193,7 @@ func addresses(r records) map[string][]netip.Prefix {
 		}
 	}
 	last := ""
-	for line := range strings.Lines(r.get("routes")) {
+	for line := range strings.Lines(r["addresses"]) {
 		fields := strings.Fields(line)
 		switch {
 		case len(fields) == 2 && fields[0] == "|--":
@@ -224,42 +233,21 @@ func kibibytes(s string) int64 {
 	return n * 1024
 }
 
-// disks are what df says of blocks and of inodes, a line for each path. Of a path
-// that df says nothing of, nothing is known.
+// disks are what stat says of file systems, a line for each path: blocks, those that
+// are free, how large they are, and free inodes. Where it does not say that, nothing
+// is known.
 func disks(paths []string, text string) map[string]Disk {
 	all := map[string]Disk{}
-	blocks, inodes, _ := strings.Cut(text, "\ninodes\n")
-	free := rows(inodes)
-	for i, row := range rows(blocks) {
-		if len(rows(blocks)) != len(paths) {
-			break
-		}
-		d := Disk{Total: kibibytes(row[0]), Free: kibibytes(row[2])}
-		if len(free) == len(paths) {
-			d.Inodes, _ = strconv.ParseInt(free[i][2], 10, 64)
-		}
-		all[paths[i]] = d
+	lines := slices.Collect(strings.Lines(text))
+	if len(lines) != len(paths) {
+		return all
 	}
-	return all
-}
-
-// rows are the numbers in df's lines: total, used, available. Names of file systems
-// may have spaces, and are left out.
-func rows(text string) [][]string {
-	var all [][]string
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[0] == "Filesystem" {
+	for i, line := range lines {
+		var blocks, free, size, inodes int64
+		if n, err := fmt.Sscan(line, &blocks, &free, &size, &inodes); n != 4 || err != nil || size <= 0 || min(blocks, free) < 0 || max(blocks, free) > math.MaxInt64/size {
 			continue
 		}
-		// The mount point comes last, and may have spaces, too: the column before it
-		// ends with a percent sign, or is a dash.
-		for i := 4; i < len(fields); i++ {
-			if strings.HasSuffix(fields[i], "%") || fields[i] == "-" {
-				all = append(all, fields[i-3:i])
-				break
-			}
-		}
+		all[paths[i]] = Disk{Total: blocks * size, Free: free * size, Inodes: inodes}
 	}
 	return all
 }
@@ -281,7 +269,7 @@ func docker(text string) *Docker {
 
 // packages are what dpkg-query or rpm list.
 func packages(r records, f *Facts) {
-	for line := range strings.Lines(r.get("dpkg")) {
+	for line := range strings.Lines(r["dpkg"]) {
 		fields := strings.Fields(line)
 		if len(fields) != 3 || len(fields[2]) < 2 || fields[2][1] != 'i' {
 			continue
@@ -291,12 +279,12 @@ func packages(r records, f *Facts) {
 			f.Held = append(f.Held, fields[0])
 		}
 	}
-	for line := range strings.Lines(r.get("rpm")) {
+	for line := range strings.Lines(r["rpm"]) {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "mi-lb" {
 			f.Packages[fields[1]] = fields[2]
 		}
 	}
-	for line := range strings.Lines(r.get("versionlock")) {
+	for line := range strings.Lines(r["versionlock"]) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "!") {
 			continue
@@ -310,41 +298,56 @@ func packages(r records, f *Facts) {
 	slices.Sort(f.Held)
 }
 
-// user is a line of passwd, and one with groups.
-func user(text string) (User, bool) {
-	passwd, groups, _ := strings.Cut(text, "\n")
-	fields := strings.Split(passwd, ":")
-	if len(fields) < 7 {
-		return User{}, false
+// users are what getent and groups list.
+func users(r records, f *Facts) {
+	groups := map[string][]string{}
+	for line := range strings.Lines(r["groups"]) {
+		name, list, _ := strings.Cut(line, " : ")
+		groups[name] = strings.Fields(list)
 	}
-	uid, err := strconv.Atoi(fields[2])
-	if err != nil {
-		return User{}, false
-	}
-	u := User{UID: uid, Home: fields[5], Groups: strings.Fields(groups)}
-	slices.Sort(u.Groups)
-	return u, true
-}
-
-// files are what stat, sha256sum and find say of files.
-func files(r records, f *Facts) {
-	const directory, regular, kind = 0o040000, 0o100000, 0o170000
-	for line := range strings.Lines(r.get("stat")) {
-		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 5)
-		if len(fields) != 5 || !path.IsAbs(fields[4]) {
+	for line := range strings.Lines(r["passwd"]) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		if len(fields) < 7 {
 			continue
 		}
-		mode, err := strconv.ParseUint(fields[0], 16, 32)
+		uid, err := strconv.Atoi(fields[2])
 		if err != nil {
 			continue
 		}
-		file := File{Directory: mode&kind == directory, Mode: fileMode(uint32(mode)), Owner: fields[1]}
+		u := User{UID: uid, Home: fields[5], Groups: groups[fields[0]]}
+		slices.Sort(u.Groups)
+		f.Users[fields[0]] = u
+	}
+}
+
+var sum = regexp.MustCompile(`^([0-9a-f]{64}) [ *](/.*)$`)
+
+// files are what find and sha256sum say of files, and what is in them.
+func files(r records, f *Facts) error {
+	var empty []string
+	for line := range strings.Lines(r["stat"]) {
+		line = strings.TrimSuffix(line, "\n")
+		if name, ok := strings.CutPrefix(line, "empty "); ok {
+			empty = append(empty, name)
+			continue
+		}
+		line, name, _ := strings.Cut(line, "\t") // names of groups may have spaces
+		fields := strings.SplitN(line, " ", 5)
+		if len(fields) != 5 || !path.IsAbs(name) {
+			continue
+		}
+		mode, err := strconv.ParseUint(fields[1], 8, 32)
+		if err != nil || fields[0] == "l" { // a link to nothing
+			continue
+		}
+		file := File{Directory: fields[0] == "d", Mode: fileMode(uint32(mode)), Owner: fields[4]}
 		file.Size, _ = strconv.ParseInt(fields[2], 10, 64)
-		file.Modified, _ = strconv.ParseInt(fields[3], 10, 64)
-		if mode&kind != directory && mode&kind != regular {
+		seconds, _, _ := strings.Cut(fields[3], ".")
+		file.Modified, _ = strconv.ParseInt(seconds, 10, 64)
+		if fields[0] != "d" && fields[0] != "f" {
 			file.Mode |= fs.ModeIrregular
 		}
-		f.Files[fields[4]] = file
+		f.Files[name] = file
 	}
 	change := func(name string, how func(*File)) {
 		if file, ok := f.Files[name]; ok {
@@ -352,18 +355,47 @@ func files(r records, f *Facts) {
 			f.Files[name] = file
 		}
 	}
-	sum := regexp.MustCompile(`^([0-9a-f]{64}) [ *](/.*)$`)
-	for line := range strings.Lines(r.get("sha256")) {
+	for _, name := range empty {
+		change(name, func(file *File) { file.Empty = file.Directory })
+	}
+	for line := range strings.Lines(r["sha256"]) {
 		if m := sum.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {
 			change(m[2], func(file *File) { file.SHA256 = m[1] })
 		}
 	}
-	for line := range strings.Lines(r.get("empty")) {
-		change(strings.TrimSuffix(line, "\n"), func(file *File) { file.Empty = file.Directory })
+	return contents(r["contents"], change)
+}
+
+// contents are lines that say how long each file is, and then all files.
+func contents(text string, change func(string, func(*File))) error {
+	type piece struct {
+		name string
+		size int
 	}
-	for name, text := range r["content"] {
-		change(name, func(file *File) { file.Content = text })
+	var pieces []piece
+	for total := 0; text != "" && total != len(text); {
+		line, rest, _ := strings.Cut(text, "\n")
+		number, name, ok := strings.Cut(line, " ")
+		size, err := strconv.Atoi(number)
+		if !ok || err != nil || size < 0 || size > len(rest) {
+			return fmt.Errorf("%w: they are not as long as they were", ErrChanging)
+		}
+		pieces = append(pieces, piece{name, size})
+		total += size
+		text = rest
 	}
+	var err error
+	for _, p := range pieces {
+		content := text[:p.size]
+		text = text[p.size:]
+		change(p.name, func(file *File) {
+			if hash := sha256.Sum256([]byte(content)); file.SHA256 != hex.EncodeToString(hash[:]) {
+				err = fmt.Errorf("%w: %s", ErrChanging, p.name)
+			}
+			file.Content = content
+		})
+	}
+	return err
 }
 
 // fileMode are the permission bits, with those for setuid, setgid and sticky.

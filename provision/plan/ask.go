@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"path"
 
@@ -10,8 +8,9 @@ import (
 	"github.com/mi-lb/mi-lb/provision/facts"
 )
 
-// Ask is what must be known of a machine to compare it with a part. What is in its
-// files is not asked for yet, see [AskContents].
+// Ask is what must be known of a machine to compare it with a part, with what is in
+// its files: to show the difference, or to find that it means the same. What a secret
+// file has does not leave the machine for that.
 func Ask(p *desired.Part) facts.Ask {
 	var a facts.Ask
 	for _, x := range p.Packages {
@@ -28,10 +27,13 @@ func Ask(p *desired.Part) facts.Ask {
 		a.Looks = append(a.Looks, x.Path)
 	}
 	for _, f := range allFiles(p) {
-		if f.Once {
+		switch {
+		case f.Once:
 			a.Looks = append(a.Looks, f.Path)
-		} else {
+		case !f.Secret.IsEmpty() && f.Same == nil:
 			a.Files = append(a.Files, f.Path)
+		default:
+			a.Contents = append(a.Contents, f.Path)
 		}
 		if f.OnlyWith != "" {
 			a.Looks = append(a.Looks, f.OnlyWith)
@@ -42,25 +44,6 @@ func Ask(p *desired.Part) facts.Ask {
 	}
 	restarts, reloads := p.Triggers()
 	a.Units = append(append(a.Units, restarts...), reloads...)
-	var sorted facts.Ask
-	sorted.Add(a)
-	return sorted
-}
-
-// AskContents is what must be known of files whose checksum is not the wanted one:
-// to show the difference, or to find that it means the same. What a secret file has
-// does not leave the machine for that.
-func AskContents(p *desired.Part, found *facts.Facts) facts.Ask {
-	var a facts.Ask
-	for _, f := range allFiles(p) {
-		there, exists := found.Files[f.Path]
-		if !exists || there.Directory || f.Once || !f.Secret.IsEmpty() && f.Same == nil {
-			continue
-		}
-		if sum := sha256.Sum256([]byte(f.Bytes())); there.SHA256 != hex.EncodeToString(sum[:]) {
-			a.Contents = append(a.Contents, f.Path)
-		}
-	}
 	var sorted facts.Ask
 	sorted.Add(a)
 	return sorted

@@ -78,10 +78,6 @@ const (
 // and its children).
 func (h *Host) Run(ctx context.Context, c Command) (Result, error) {
 	begun := time.Now()
-	sudo, err := h.needsSudo(ctx, c.Root)
-	if err != nil {
-		return Result{}, err
-	}
 	stdout, stderr := &bounded{}, &bounded{}
 	out, errs := c.Stdout, c.Stderr
 	if out == nil {
@@ -91,7 +87,7 @@ func (h *Host) Run(ctx context.Context, c Command) (Result, error) {
 	if errs == nil {
 		errs = stderr
 	}
-	code, err := h.execute(ctx, c.Line, sudo, c.Stdin, out, io.MultiWriter(errs, tail))
+	code, err := h.execute(ctx, c.Line, h.rights(c.Root), c.Stdin, out, io.MultiWriter(errs, tail))
 	result := Result{Code: code, Stdout: stdout.data, Stderr: stderr.data, Duration: time.Since(begun)}
 	line := shorten(h.mask.Mask(c.Line))
 	h.log.DebugContext(ctx, "command", "line", line, "root", c.Root, "code", code, "duration", result.Duration, "error", errorText(h.mask, err))
@@ -121,55 +117,78 @@ func shorten(line string) string {
 	return line
 }
 
-// needsSudo says whether root is needed and the login is somebody else's.
-func (h *Host) needsSudo(ctx context.Context, root bool) (bool, error) {
+// rights are how a command gets the rights that it needs.
+type rights int
+
+const (
+	asLogin  rights = iota // it needs none but the login's
+	bySudo                 // sudo gives it root's
+	ifRoot                 // it runs if the login is root's, and not otherwise
+	asNeeded               // sudo gives it root's, unless the login is root's
+)
+
+// rights says how a command gets its rights. Who the login is comes out with the
+// first command that needs root's: asking for that alone would be another round trip.
+func (h *Host) rights(root bool) rights {
 	if !root {
-		return false, nil
+		return asLogin
 	}
 	if h.target.Become == cluster.BecomeAlways {
-		return true, nil
+		return bySudo
 	}
 	h.rootMu.Lock()
 	defer h.rootMu.Unlock()
-	if h.root == nil {
-		var out bytes.Buffer
-		code, err := h.execute(ctx, "id -u", false, nil, &out, io.Discard)
-		if err != nil {
-			return false, fmt.Errorf("%s: ask who the login is: %w", h.target.Name, err)
-		}
-		id := strings.TrimSpace(out.String())
-		if code != 0 || id == "" {
-			return false, fmt.Errorf("%s: ask who the login is: id -u ended with %d", h.target.Name, code)
-		}
-		is := id == "0"
-		h.root = &is
+	switch {
+	case h.root != nil && *h.root:
+		return asLogin
+	case h.target.Become == cluster.BecomeNever:
+		return ifRoot
+	case h.root == nil:
+		return asNeeded
 	}
-	if !*h.root && h.target.Become == cluster.BecomeNever {
-		return false, fmt.Errorf("%s: %w", h.target.Name, ErrNotRoot)
-	}
-	return !*h.root, nil
+	return bySudo
 }
 
-// execute runs a line within a small wrapper that says when the line starts, and
-// as which process: what sudo says before is sudo's, and what is typed before is
-// the password.
-func (h *Host) execute(ctx context.Context, line string, sudo bool, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
+// learn notes who the login is.
+func (h *Host) learn(isRoot bool) {
+	h.rootMu.Lock()
+	defer h.rootMu.Unlock()
+	h.root = &isRoot
+}
+
+// shellLine is a line within a small wrapper that says when the line starts, and as
+// which process: what sudo says before is sudo's, and what is typed before is the
+// password.
+func shellLine(line string, r rights, gate *startGate) string {
+	start := func(by string) string {
+		return "exec sh -c " + Quote("printf '"+string(gate.start)+"%s "+by+"\\n' \"$$\" >&2; exec sh -c "+Quote(line))
+	}
+	// -k: always ask, if at all, so that the password never ends up on the command's
+	// standard input.
+	sudo := "exec env LC_ALL=C sudo -S -H -k -p " + Quote(string(gate.prompt)) + " -- sh -c " + Quote(start("sudo"))
+	switch r {
+	case bySudo:
+		return sudo
+	case ifRoot:
+		return "exec sh -c " + Quote(`if [ "$(id -u)" != 0 ]; then echo `+string(gate.refuse)+` >&2; exit 1; fi; `+start("root"))
+	case asNeeded:
+		return "exec sh -c " + Quote(`if [ "$(id -u)" = 0 ]; then `+start("root")+`; fi; `+sudo)
+	}
+	return start("login")
+}
+
+// execute runs a line with rights.
+func (h *Host) execute(ctx context.Context, line string, r rights, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
 	random := make([]byte, 8)
 	if _, err := rand.Read(random); err != nil {
 		return 0, err
 	}
 	nonce := hex.EncodeToString(random)
 	gate := &startGate{
-		start: []byte("mi-lb-start-" + nonce + " "), prompt: []byte("mi-lb-prompt-" + nonce), forward: stderr,
+		start: []byte("mi-lb-start-" + nonce + " "), prompt: []byte("mi-lb-prompt-" + nonce), refuse: []byte("mi-lb-refuse-" + nonce), forward: stderr,
 		started: make(chan struct{}), prompted: make(chan struct{}, 8),
 	}
-	wrapped := "printf '" + string(gate.start) + "%s\\n' \"$$\" >&2; exec sh -c " + Quote(line)
-	shell := "exec sh -c " + Quote(wrapped)
-	if sudo {
-		// -k: always ask, if at all, so that the password never ends up on the
-		// command's standard input.
-		shell = "exec env LC_ALL=C sudo -S -H -k -p " + Quote(string(gate.prompt)) + " -- sh -c " + Quote(wrapped)
-	}
+	shell := shellLine(line, r, gate)
 	quitOut, quitErr := &detachable{to: stdout}, &detachable{to: gate}
 	in, feed := io.Pipe()
 	over := make(chan struct{})
@@ -190,7 +209,7 @@ func (h *Host) execute(ctx context.Context, line string, sudo bool, stdin io.Rea
 	select {
 	case end = <-ended:
 	case <-ctx.Done():
-		h.kill(gate, sudo, drained(ended), abandon)
+		h.kill(gate, drained(ended), abandon)
 		// Should the other end not have noticed: nobody writes into the caller's
 		// buffers after this.
 		quitOut.detach()
@@ -202,8 +221,13 @@ func (h *Host) execute(ctx context.Context, line string, sudo bool, stdin io.Rea
 	if end.err != nil {
 		return 0, end.err
 	}
-	if gate.pid() == 0 {
-		return end.code, password.explain(sudo, gate.before())
+	switch pid, by := gate.process(); {
+	case pid == 0 && bytes.Contains([]byte(gate.before()), gate.refuse):
+		return end.code, ErrNotRoot
+	case pid == 0:
+		return end.code, password.explain(r != asLogin && r != ifRoot, gate.before())
+	case r == asNeeded || r == ifRoot:
+		h.learn(by == "root")
 	}
 	return end.code, nil
 }
@@ -242,15 +266,15 @@ func (d *detachable) detach() {
 
 // kill ends a command that was cancelled, with its children, and waits for it as
 // long as is decent.
-func (h *Host) kill(gate *startGate, sudo bool, done <-chan struct{}, abandon func()) {
-	if pid := gate.pid(); pid != 0 {
+func (h *Host) kill(gate *startGate, done <-chan struct{}, abandon func()) {
+	if pid, by := gate.process(); pid != 0 {
 		for _, step := range []struct {
 			signal string
 			grace  time.Duration
 		}{{"TERM", termGrace}, {"KILL", killGrace}} {
 			line := fmt.Sprintf(`group=$(sed 's/.*) //' /proc/%d/stat | cut -d' ' -f3) && kill -s %s -- "-$group"`, pid, step.signal)
 			ctx, cancel := context.WithTimeout(context.Background(), step.grace)
-			h.killLine(ctx, line, sudo)
+			h.killLine(ctx, line, by == "sudo")
 			select {
 			case <-done:
 				cancel()
@@ -343,14 +367,15 @@ func (h *Host) feed(in *io.PipeWriter, gate *startGate, state *passwordState, st
 // startGate takes what comes on standard error: until the wrapper's mark it is
 // sudo's, after it the command's.
 type startGate struct {
-	start, prompt     []byte
-	forward           io.Writer
-	started, prompted chan struct{}
+	start, prompt, refuse []byte
+	forward               io.Writer
+	started, prompted     chan struct{}
 
-	mu      sync.Mutex
-	buffer  []byte
-	seen    int // prompts
-	process int
+	mu     sync.Mutex
+	buffer []byte
+	seen   int // prompts
+	pid    int
+	by     string // "login", "root" (a login that is) or "sudo"
 }
 
 // most that a host may say before a command starts.
@@ -360,7 +385,7 @@ const mostPreamble = 64 << 10
 func (g *startGate) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.process != 0 {
+	if g.pid != 0 {
 		return g.forward.Write(p)
 	}
 	g.buffer = append(g.buffer, p...)
@@ -375,11 +400,12 @@ func (g *startGate) Write(p []byte) (int, error) {
 	if at := bytes.Index(g.buffer, g.start); at >= 0 {
 		rest := g.buffer[at+len(g.start):]
 		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
-			pid, err := strconv.Atoi(string(rest[:end]))
+			number, by, _ := strings.Cut(string(rest[:end]), " ")
+			pid, err := strconv.Atoi(number)
 			if err != nil || pid < 1 {
 				return 0, fmt.Errorf("the host's shell answers %q", rest[:end])
 			}
-			g.process = pid
+			g.pid, g.by = pid, by
 			close(g.started)
 			after := rest[end+1:]
 			g.buffer = g.buffer[:at]
@@ -397,10 +423,11 @@ func (g *startGate) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (g *startGate) pid() int {
+// process is the command's, and who gave it its rights; 0 before it starts.
+func (g *startGate) process() (pid int, by string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.process
+	return g.pid, g.by
 }
 
 func (g *startGate) before() string {

@@ -168,7 +168,6 @@ func (s *Survey) complete(ctx context.Context, n *cluster.Node) error {
 		wanted := plan.AskLeft(f)
 		for _, p := range parts {
 			wanted.Add(plan.Ask(p))
-			wanted.Add(plan.AskContents(p, f))
 		}
 		if ask.Covers(wanted) {
 			return nil

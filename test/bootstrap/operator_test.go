@@ -75,6 +75,7 @@ type result struct {
 	stdout, stderr string
 	code           int
 	took           time.Duration
+	used           time.Duration // of the processor
 }
 
 func (r result) String() string {
@@ -205,7 +206,8 @@ func (r *running) wait() result {
 			code = exit.ExitCode()
 		}
 	}
-	return result{r.stdout.String(), r.stderr.String(), code, time.Since(r.begun)}
+	state := r.command.ProcessState
+	return result{r.stdout.String(), r.stderr.String(), code, time.Since(r.begun), state.UserTime() + state.SystemTime()}
 }
 
 // killAt kills it as soon as it has printed something that the pattern fits.
