@@ -20,11 +20,12 @@ func bootstrapSecretsCommand() *cobra.Command {
 encrypted with --age-identity or --passphrase-file, else readable by you only.`,
 		Example: `  mi-lb bootstrap secrets init -i inventory/production --passphrase-file ~/.mi-lb-passphrase
   mi-lb bootstrap secrets show -i inventory/production
-  mi-lb bootstrap secrets rotate-ca -i inventory/production`,
+  mi-lb bootstrap secrets rotate-ca -i inventory/production
+  mi-lb bootstrap secrets rotate-gossip -i inventory/production`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(bootstrapSecretsInitCommand(), bootstrapSecretsShowCommand(), bootstrapSecretsRotateCommand())
+	command.AddCommand(bootstrapSecretsInitCommand(), bootstrapSecretsShowCommand(), bootstrapSecretsRotateCommand(), bootstrapSecretsGossipCommand())
 	return command
 }
 

@@ -42,6 +42,7 @@ func TestBootstrapRefusesCommandLinesThatMakeNoSense(t *testing.T) {
 		{"plan -i inventory --host-key-checking maybe", "none of strict, accept-new, off"},
 		{"plan -i inventory more", "unknown command"},
 		{"plan -i inventory --age-identity a --passphrase-file b", "one of --age-identity and --passphrase-file"},
+		{"secrets rotate-gossip -i inventory --limit me", "--limit and --component make no sense here"},
 		{"frobnicate", "unknown command"},
 	} {
 		t.Run(test.arguments, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
@@ -38,16 +39,14 @@ func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
 		return
 	}
 	if quorum.Lost != "" {
-		for _, n := range nodes {
-			w.event(n, Working, "there is no quorum to protect, so all members change at once: %s", quorum.Lost)
-		}
+		w.say(Working, "there is no quorum to protect, so all members change at once: %s", quorum.Lost)
 		w.together(ctx, nodes, w.gate)
+		w.say(Done, "")
 		return
 	}
 	t.serving = slices.DeleteFunc(t.serving, func(n *cluster.Node) bool {
 		idle := quorum.Serving != nil && !slices.Contains(quorum.Serving, n.Name)
 		if idle {
-			w.event(n, Working, "it takes no part in the quorum, and is restarted before those that do")
 			t.idle = append(t.idle, n)
 		}
 		return idle
@@ -98,14 +97,11 @@ func (w *waveRun) save(ctx context.Context, nodes []*cluster.Node, quorum compon
 	}) {
 		return nil
 	}
-	say := func(format string, arguments ...any) {
-		w.report(Event{Component: w.c.Name(), Datacenter: w.d.Name, State: Working, Step: fmt.Sprintf(format, arguments...)})
-	}
 	if quorum.Lost != "" {
-		say("there is no state to save: %s", quorum.Lost)
+		w.say(Done, "there is no state to save: %s", quorum.Lost)
 		return nil
 	}
-	say("saves its state")
+	w.say(Working, "saves its state")
 	var where string
 	until := time.Now().Add(min(election, w.Patience))
 	for {
@@ -117,7 +113,7 @@ func (w *waveRun) save(ctx context.Context, nodes []*cluster.Node, quorum compon
 			break
 		}
 		if over := time.Now().After(until) || ctx.Err() != nil; over && errors.Is(err, component.ErrNotRunning) {
-			say("there is no state to save: %v", err)
+			w.say(Done, "there is no state to save: %v", err)
 			return nil
 		} else if over {
 			return fmt.Errorf("its state could not be saved before it is changed: %w", err)
@@ -130,8 +126,13 @@ func (w *waveRun) save(ctx context.Context, nodes []*cluster.Node, quorum compon
 	w.mu.Lock()
 	w.outcome.Kept = append(w.outcome.Kept, where)
 	w.mu.Unlock()
-	w.report(Event{Component: w.c.Name(), Datacenter: w.d.Name, State: Done, Step: "its state is in " + where})
+	w.say(Done, "its state is in %s", where)
 	return nil
+}
+
+// say reports what is about the datacenter rather than a machine.
+func (w *waveRun) say(state State, format string, arguments ...any) {
+	w.report(Event{Component: w.c.Name(), Datacenter: w.d.Name, State: state, Step: fmt.Sprintf(format, arguments...)})
 }
 
 // cure starts and restarts those that take no part, all at once, and returns whether
@@ -145,7 +146,13 @@ func (w *waveRun) cure(ctx context.Context, t turns) bool {
 		w.stopAt(slices.Concat(t.idle, rest))
 		return false
 	}
+	var names []string
+	for _, n := range t.idle {
+		names = append(names, n.Name)
+	}
+	w.say(Working, "not in the quorum, and changed before those that are: %s", strings.Join(names, ", "))
 	w.together(ctx, t.idle, w.proof(t))
+	w.say(Done, "")
 	for _, n := range t.idle {
 		if w.whyFailed(n.Name) != "" {
 			if len(rest) > 0 {

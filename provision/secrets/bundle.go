@@ -56,7 +56,7 @@ func (b *Bundle) Set(name string, value redact.Text) error {
 			return fmt.Errorf("secret %s: it may have letters and digits only, because it becomes a part of URLs", name)
 		}
 	}
-	if name == gossipKey {
+	if name == gossipKey || name == nextGossipKey {
 		if key, err := base64.StdEncoding.DecodeString(value.Reveal()); err != nil || len(key) != 16 && len(key) != 24 && len(key) != 32 {
 			return fmt.Errorf("secret %s: it must be 16, 24 or 32 bytes in base64", name)
 		}
@@ -71,10 +71,39 @@ func isAlphanumeric(s string) bool {
 	})
 }
 
-const gossipKey = "consul/gossip-key"
+const (
+	gossipKey     = "consul/gossip-key"
+	nextGossipKey = "consul/gossip-key-next"
+)
 
-// GossipKey is Consul's key for gossip in all datacenters.
+// GossipKey is Consul's key for gossip in all datacenters: the one that machines start
+// with.
 func (b *Bundle) GossipKey() redact.Text { return b.Get(gossipKey) }
+
+// NextGossipKey is the key that is about to replace it; empty if none is.
+func (b *Bundle) NextGossipKey() redact.Text { return b.Get(nextGossipKey) }
+
+// BeginGossip generates the next gossip key, if there is none yet.
+func (b *Bundle) BeginGossip() error {
+	if !b.NextGossipKey().IsEmpty() {
+		return nil
+	}
+	next, err := key()
+	if err != nil {
+		return err
+	}
+	b.values[nextGossipKey] = next
+	return nil
+}
+
+// EndGossip has the next gossip key replace the one that there was. All agents must
+// use it by then.
+func (b *Bundle) EndGossip() {
+	if next := b.NextGossipKey(); !next.IsEmpty() {
+		b.values[gossipKey] = next
+		delete(b.values, nextGossipKey)
+	}
+}
 
 // Token is an ACL token of Consul, with ids chosen beforehand.
 type Token struct {

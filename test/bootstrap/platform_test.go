@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,8 @@ func TestPlatform(t *testing.T) {
 		{"a second run finds nothing to do and restarts nothing", p.again},
 		{"leaders, quorums, WAN, ACLs, TLS and a container that both edges reach", p.works},
 		{"one changed setting restarts what it must, one member at a time, and nobody notices", p.changes},
+		{"programs that no member can run are replaced, though no quorum is left", p.lost},
+		{"the gossip key is replaced, and nothing restarts", p.gossip},
 		{"a held package lock is waited for and named", p.heldLock},
 		{"a host that is off stops its own datacenter's steps and nothing else", p.hostOff},
 		{"a datacenter without power comes back by itself", p.power},
@@ -238,6 +241,65 @@ func (p *platform) changes(t *testing.T) {
 		p.must("plan", "--detailed-exitcode")
 	})
 	p.t = t
+}
+
+// lost breaks what all members of three quorums run with.
+func (p *platform) lost(t *testing.T) {
+	ctx := context.Background()
+	for _, role := range roles[:3] {
+		m := p.hosts.Machine("dc1-" + role)
+		_, err := m.Run(ctx, "echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg; echo nonsense >/etc/mi-lb/consul/consul.json; echo MESOS_NONSENSE=1 >>/etc/mi-lb/mesos-master/environment; "+
+			"systemctl --no-block restart zookeeper consul mesos-master")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, word := range []string{"ZooKeeper leads", "no leader", "Mesos"} {
+		eventually(t, "the plan says that no quorum is left: "+word, func(context.Context) error {
+			r := p.try("plan")
+			if !strings.Contains(r.stdout, "in dc1 all at once: ") || !strings.Contains(r.stdout, word) {
+				return fmt.Errorf("%s", r)
+			}
+			return nil
+		})
+	}
+	r := p.must("--yes")
+	if n := strings.Count(r.stdout, "there is no quorum to protect, so all members change at once"); n != 3 {
+		t.Errorf("it does not say of three quorums that there is no quorum: %s", r)
+	}
+	if !strings.Contains(r.stdout, "The platform works.") || !strings.Contains(r.stdout, "there is no state to save") {
+		t.Errorf("%s", r)
+	}
+	t.Logf("applied in %s", r.took.Round(100*time.Millisecond))
+	p.must("plan", "--detailed-exitcode")
+}
+
+// gossip changes Consul's gossip key.
+func (p *platform) gossip(t *testing.T) {
+	before, old := p.units(t), p.secret("consul/gossip-key")
+	r := p.must("secrets", "rotate-gossip", "--yes")
+	t.Logf("changed in %s", r.took.Round(100*time.Millisecond))
+	if diff := cmp.Diff(before, p.units(t)); diff != "" {
+		t.Errorf("units were restarted:\n%s", diff)
+	}
+	now := p.secret("consul/gossip-key")
+	var rings []struct {
+		Datacenter        string
+		WAN               bool
+		NumNodes          int
+		Keys, PrimaryKeys map[string]int
+	}
+	decode(t, p.consul(t, p.hosts.Machine("dc2-control-1"), p.secret("consul/token/management/secret"), http.MethodGet, "/v1/operator/keyring", nil), &rings)
+	for _, ring := range rings {
+		if len(ring.Keys) != 1 || ring.Keys[now] != 6 || ring.PrimaryKeys[now] != 6 || ring.NumNodes != 6 {
+			t.Errorf("in %s (WAN: %v) keys are %v", ring.Datacenter, ring.WAN, ring.Keys)
+		}
+	}
+	if len(rings) != 3 || now == old {
+		t.Errorf("%d rings; the key is another: %v", len(rings), now != old)
+	}
+	p.must("verify")
+	p.must("plan", "--detailed-exitcode")
 }
 
 // heldLock has another program hold the package manager's lock.

@@ -43,6 +43,7 @@ var (
 	_ component.Quorate    = server{}
 	_ component.Configurer = server{}
 	_ component.Saver      = server{}
+	_ component.Checker    = server{}
 )
 
 // Name implements [component.Component].
@@ -106,6 +107,23 @@ func (a agent) Desired(p component.Platform, n *cluster.Node) (*desired.Part, []
 	}
 	part.Units = []desired.Unit{{Name: Unit, Content: s.unit(), State: desired.Running, NoBlock: true, Quorum: s.Server}}
 	return part, nil
+}
+
+// Check implements [component.Checker]: it says once that a change of the gossip key
+// was begun.
+func (s server) Check(p component.Platform, n *cluster.Node) []component.Problem {
+	if p.Secrets.NextGossipKey().IsEmpty() {
+		return nil
+	}
+	d, ok := p.Cluster.Datacenter(p.Cluster.Primary)
+	if !ok || slices.Index(d.With(cluster.ConsulServer), n) != 0 {
+		return nil
+	}
+	return []component.Problem{{
+		Code: "gossip-key", Node: n.Name, Component: s.name,
+		Message: "a change of Consul's gossip key was begun and is not complete; a machine that is added before it is may not be able to join",
+		Advice:  "complete it: mi-lb bootstrap secrets rotate-gossip",
+	}}
 }
 
 const fetch = "set consul_file, or consul_url and consul_sha256, to Consul for Linux (a zip of releases.hashicorp.com, or the program itself)"

@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
+	"strings"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/component"
+	"github.com/mi-lb/mi-lb/provision/redact"
 )
 
 // ring is the gossip keys of one pool: a datacenter's, or that of all servers.
@@ -20,20 +21,52 @@ type ring struct {
 }
 
 // gossip is the change of the gossip key to the one of the bundle, if another is in
-// use: through the primary datacenter, for all of them. Only its own pools are looked
-// at, so that a datacenter that is away does not keep it from anything.
+// use or known: through the primary datacenter, for all of them. Only its own pools
+// are looked at, so that a datacenter that is away does not keep it from anything.
+// A change that was begun is left to [ShareGossipKey].
 func (c configurator) gossip(ctx context.Context, through agentAPI) ([]component.Action, error) {
+	if !c.p.Secrets.NextGossipKey().IsEmpty() {
+		return nil, nil
+	}
 	rings, err := through.rings(ctx, "?local-only=true")
 	if err != nil {
 		return nil, err
 	}
 	key := c.p.Secrets.GossipKey().Reveal()
-	if !slices.ContainsFunc(rings, func(r ring) bool { return r.uses(key) != nil || len(r.Keys) > 1 }) {
+	title := ""
+	for _, r := range rings {
+		switch {
+		case r.uses(key) != nil:
+			title = "change the gossip key of all datacenters"
+		case len(r.Keys) > 1 && title == "":
+			title = "have all datacenters forget old gossip keys"
+		}
+	}
+	if title == "" {
 		return nil, nil
 	}
-	return []component.Action{c.action("gossip/key", "change the gossip key of all datacenters", func(ctx context.Context, through agentAPI) error {
-		return rotate(ctx, c.p, through, key)
+	return []component.Action{c.action("gossip/key", title, func(ctx context.Context, through agentAPI) error {
+		if err := share(ctx, c.p, c.a, through, key); err != nil {
+			return err
+		}
+		return forget(ctx, c.p, c.a, through, key)
 	})}, nil
+}
+
+// ShareGossipKey has all agents of all datacenters know a key, and then use it. Old
+// keys stay known: they are forgotten when the machines start with the new one, by the
+// action of the component. It may be done again after it was cut off.
+func ShareGossipKey(ctx context.Context, p component.Platform, a component.Access, key redact.Text) error {
+	d, ok := p.Cluster.Datacenter(p.Cluster.Primary)
+	if !ok {
+		return fmt.Errorf("there is no datacenter %s", p.Cluster.Primary)
+	}
+	c := configurator{p: p, d: d, a: a}
+	through, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return share(ctx, p, a, through, key.Reveal())
 }
 
 func (c agentAPI) rings(ctx context.Context, query string) ([]ring, error) {
@@ -67,31 +100,23 @@ func (r ring) uses(key string) error {
 
 type gossipKey struct{ Key string }
 
-// rotate has all nodes know a key, then use it, then forget all others. Each step is
-// proved before the next: a node that misses one is cut off. Keys are forgotten only
-// when every node of the platform answers, as those that do not would come back with
-// an old one.
-func rotate(ctx context.Context, p component.Platform, through agentAPI, key string) error {
-	step := func(method string, prove func(ring) error) error {
-		if err := through.call(ctx, method, "/v1/operator/keyring", gossipKey{key}, nil); err != nil {
-			return err
-		}
-		rings, err := through.rings(ctx, "")
-		if err != nil {
-			return err
-		}
-		for _, r := range rings {
-			if err := prove(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if err := step(http.MethodPost, func(r ring) error { return r.has(key) }); err != nil {
+// share has all nodes know a key, then use it. Each step is proved before the next,
+// and neither is begun unless every node of the platform answers: one that misses a
+// step cannot read what the others say when it is back.
+func share(ctx context.Context, p component.Platform, a component.Access, through agentAPI, key string) error {
+	if err := present(ctx, p, a); err != nil {
 		return err
 	}
-	if err := step(http.MethodPut, func(r ring) error { return r.uses(key) }); err != nil {
+	if err := change(ctx, p, through, http.MethodPost, key, ring.has); err != nil {
 		return err
+	}
+	return change(ctx, p, through, http.MethodPut, key, ring.uses)
+}
+
+// forget has all nodes forget all keys but one, which all must use.
+func forget(ctx context.Context, p component.Platform, a component.Access, through agentAPI, key string) error {
+	if err := present(ctx, p, a); err != nil {
+		return fmt.Errorf("%w; until then old gossip keys stay", err)
 	}
 	rings, err := through.rings(ctx, "")
 	if err != nil {
@@ -99,11 +124,11 @@ func rotate(ctx context.Context, p component.Platform, through agentAPI, key str
 	}
 	old := map[string]bool{}
 	for _, r := range rings {
+		if err := r.uses(key); err != nil {
+			return err
+		}
 		for other := range r.Keys {
 			old[other] = other != key
-		}
-		if want := expected(p, r); r.NumNodes < want {
-			return fmt.Errorf("%d of %d nodes of %s answer: the old gossip key stays until all do", r.NumNodes, want, r.name())
 		}
 	}
 	for other, remove := range old {
@@ -113,6 +138,64 @@ func rotate(ctx context.Context, p component.Platform, through agentAPI, key str
 		if err := through.call(ctx, http.MethodDelete, "/v1/operator/keyring", gossipKey{other}, nil); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// change asks all nodes for one step, and proves that all have done it.
+func change(ctx context.Context, p component.Platform, through agentAPI, method, key string, prove func(ring, string) error) error {
+	if err := through.call(ctx, method, "/v1/operator/keyring", gossipKey{key}, nil); err != nil {
+		return err
+	}
+	rings, err := through.rings(ctx, "")
+	if err != nil {
+		return err
+	}
+	pools := map[string]bool{}
+	for _, r := range rings {
+		pools[r.name()] = true
+		if want := expected(p, r); r.NumNodes < want {
+			return fmt.Errorf("%d of %d nodes of %s answer", r.NumNodes, want, r.name())
+		}
+		if err := prove(r, key); err != nil {
+			return err
+		}
+	}
+	for _, d := range p.Cluster.Datacenters {
+		if name := (ring{Datacenter: d.Name}).name(); len(d.With(cluster.ConsulServer)) > 0 && !pools[name] {
+			return fmt.Errorf("%s does not answer", name)
+		}
+	}
+	return nil
+}
+
+// present says which nodes of the platform do not answer in their own datacenter.
+func present(ctx context.Context, p component.Platform, a component.Access) error {
+	var away []string
+	for _, d := range p.Cluster.Datacenters {
+		if len(d.With(cluster.ConsulServer)) == 0 {
+			continue
+		}
+		c := configurator{p: p, d: d, a: a}
+		through, err := c.connect(ctx)
+		if err != nil {
+			return fmt.Errorf("all agents of the platform must answer: %w", err)
+		}
+		members, err := through.members(ctx, false)
+		if err != nil {
+			return err
+		}
+		for _, n := range d.Nodes {
+			if !n.Has(cluster.ConsulServer) && !n.Has(cluster.ConsulClient) {
+				continue
+			}
+			if m, ok := members[n.Name]; !ok || m.Status != alive {
+				away = append(away, n.Name)
+			}
+		}
+	}
+	if len(away) > 0 {
+		return fmt.Errorf("all agents of the platform must answer, and these do not: %s; start them, or take them out of the inventory", strings.Join(away, ", "))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -371,12 +372,91 @@ func (w *world) testCertificates(t *testing.T) {
 	w.wait(t, w.platform.Cluster.Nodes()...)
 }
 
+// testGossip changes the gossip key as "secrets rotate-gossip" does, cut off in all
+// places, and then by a bundle that somebody has changed.
 func (w *world) testGossip(t *testing.T) {
-	other := componenttest.Platform(t, "[dc=dc1]\nz private_ipv4=10.0.0.1\n[consul_servers]\nz\n").Secrets
-	if err := w.platform.Secrets.Set("consul/gossip-key", other.GossipKey()); err != nil {
+	d := w.platform.Cluster.Datacenters[0]
+	bundle := w.platform.Secrets
+	management := bundle.ConsulToken(secrets.ManagementPurpose).Secret
+	keys := func() int {
+		t.Helper()
+		var rings []struct{ Keys map[string]int }
+		_, body := w.call(t, "a", management, "GET", "/v1/operator/keyring", nil)
+		if err := json.Unmarshal([]byte(body), &rings); err != nil || len(rings) != 3 {
+			t.Fatalf("%v, %d pools: %s", err, len(rings), body)
+		}
+		most := 0
+		for _, r := range rings {
+			most = max(most, len(r.Keys))
+		}
+		return most
+	}
+	if err := bundle.BeginGossip(); err != nil {
 		t.Fatal(err)
 	}
-	d := w.platform.Cluster.Datacenters[0]
+	old, next := bundle.GossipKey(), bundle.NextGossipKey()
+	v := componenttest.Node(t, w.platform, "v")
+
+	// A node that is away would be locked out.
+	w.processes["v"].Kill()
+	componenttest.Eventually(t, time.Minute, "no key is shared without a node", func(ctx context.Context) error {
+		if err := consul.ShareGossipKey(ctx, w.platform, w.hosts, next); err == nil || !strings.Contains(err.Error(), "these do not: v;") {
+			return fmt.Errorf("%v", err)
+		}
+		return nil
+	})
+	w.start(t, v)
+	w.wait(t, v)
+
+	// It was cut off when all know the key, or when all use it.
+	for _, method := range []string{"POST", "PUT"} {
+		if status, body := w.call(t, "a", management, method, "/v1/operator/keyring", map[string]string{"Key": next.Reveal()}); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+		if got := ids(w.pending(t, d)); len(got) != 0 {
+			t.Errorf("pending while it is changed: %v", got)
+		}
+		if problems := consul.NewServer().(component.Checker).Check(w.platform, d.Nodes[0]); len(problems) != 1 || problems[0].Fatal {
+			t.Errorf("problems: %+v", problems)
+		}
+	}
+	componenttest.Eventually(t, time.Minute, "the key is shared", func(ctx context.Context) error {
+		return consul.ShareGossipKey(ctx, w.platform, w.hosts, next)
+	})
+	bundle.EndGossip()
+	if bundle.GossipKey() != next || !bundle.NextGossipKey().IsEmpty() {
+		t.Error("the bundle does not have the new key")
+	}
+	if n := keys(); n != 2 {
+		t.Errorf("%d keys are known before machines start with the new one", n)
+	}
+	for _, n := range w.platform.Cluster.Nodes() {
+		for _, f := range componenttest.Install(t, partOf(t, w.platform, n.Name), w.root) {
+			if !strings.HasSuffix(f, "/start.json") {
+				t.Errorf("%s changes with the gossip key", f)
+			}
+		}
+	}
+	if got := ids(w.pending(t, d)); !slices.Equal(got, []string{"gossip/key"}) {
+		t.Errorf("pending: %v", got)
+	}
+	w.configure(t)
+	if got := ids(w.pending(t, d)); len(got) != 0 || keys() != 1 {
+		t.Errorf("pending after it was done: %v; %d keys", got, keys())
+	}
+
+	// A machine that begins anew has the new key only.
+	w.processes["v"].Stop()
+	if err := os.RemoveAll(w.root + "/v/data"); err != nil {
+		t.Fatal(err)
+	}
+	w.start(t, v)
+	w.wait(t, w.platform.Cluster.Nodes()...)
+
+	// Somebody puts the old one into the bundle.
+	if err := bundle.Set("consul/gossip-key", old); err != nil {
+		t.Fatal(err)
+	}
 	if got := ids(w.pending(t, d)); !slices.Equal(got, []string{"gossip/key"}) {
 		t.Errorf("pending: %v", got)
 	}
@@ -385,11 +465,7 @@ func (w *world) testGossip(t *testing.T) {
 		t.Errorf("pending after it was done: %v", got)
 	}
 	for _, n := range w.platform.Cluster.Nodes() {
-		for _, f := range componenttest.Install(t, partOf(t, w.platform, n.Name), w.root) {
-			if !strings.HasSuffix(f, "/start.json") {
-				t.Errorf("%s changes with the gossip key", f)
-			}
-		}
+		componenttest.Install(t, partOf(t, w.platform, n.Name), w.root)
 	}
 	w.wait(t, w.platform.Cluster.Nodes()...)
 }
