@@ -218,10 +218,11 @@ func (p *platform) changes(t *testing.T) {
 					t.Errorf("the plan restarts %s", unit)
 				}
 			}
-			before := p.units(t)
+			before, written := p.units(t), p.journalSize(t)
 			probe.reset()
 			r := p.must("--yes")
 			probe.report(t)
+			p.oneAtATime(t, written)
 			var restarted []string
 			after := p.units(t)
 			for unit, since := range after {
@@ -233,6 +234,7 @@ func (p *platform) changes(t *testing.T) {
 			if diff := cmp.Diff(planned, restarted); diff != "" {
 				t.Errorf("restarted were others than planned (-planned +restarted):\n%s", diff)
 			}
+			p.apart(t, restarted)
 			t.Logf("applied in %s", r.took.Round(100*time.Millisecond))
 		})
 	}
@@ -248,7 +250,7 @@ func (p *platform) lost(t *testing.T) {
 	ctx := context.Background()
 	for _, role := range roles[:3] {
 		m := p.hosts.Machine("dc1-" + role)
-		_, err := m.Run(ctx, "echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg; echo nonsense >/etc/mi-lb/consul/consul.json; echo MESOS_NONSENSE=1 >>/etc/mi-lb/mesos-master/environment; "+
+		_, err := m.Run(ctx, "echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg; echo nonsense >/etc/mi-lb/consul/consul.json; echo MESOS_QUORUM=none >>/etc/mi-lb/mesos-master/environment; "+
 			"systemctl --no-block restart zookeeper consul mesos-master")
 		if err != nil {
 			t.Fatal(err)
