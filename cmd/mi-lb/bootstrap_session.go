@@ -275,9 +275,12 @@ func (s *session) build() error {
 			return fmt.Errorf("read what is known of the platform from %s: %w", s.stateFile(), err)
 		}
 	}
-	result := cluster.Build(s.inventory, state)
+	result := cluster.Build(s.inventory, state, platform.Variables()...)
 	for _, f := range result.Findings {
 		s.log.Info("inventory", "finding", f.String())
+		if strings.HasPrefix(f.Code, "misspelt-") {
+			fmt.Fprintln(s.stderr, f) // what it says has no effect
+		}
 	}
 	if refused := result.Refused(); len(refused) > 0 {
 		for _, f := range refused {

@@ -62,6 +62,14 @@ func TestBootstrapRefusesInventoriesWithFileAndLine(t *testing.T) {
 	}
 }
 
+func TestBootstrapSaysWhatHasNoEffect(t *testing.T) {
+	writeInventory(t, "me ansible_connection=local private_ipv4=10.0.0.1 consul_file=/bin/true consul_log_levle=debug\n[role=control]\nme\n[dc=dc1]\nme\n")
+	_, stderr, _ := runBootstrap(t, "secrets", "init", "-i", "inventory")
+	if want := `inventory:1: warning: nothing reads the variable "consul_log_levle"; did you mean "consul_log_level"?`; !strings.Contains(stderr, want) {
+		t.Errorf("%s\nwant: %s", stderr, want)
+	}
+}
+
 func TestBootstrapPlanSaysWhatItWouldDoAndWritesNothingElsewhere(t *testing.T) {
 	here(t)
 	stdout, stderr, code := runBootstrap(t, "plan", "-i", "inventory", "--ssh-config", "none")

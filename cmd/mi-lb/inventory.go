@@ -12,6 +12,7 @@ import (
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/inventory"
+	"github.com/mi-lb/mi-lb/provision/platform"
 )
 
 // inventoryFlags name an inventory, for every command that reads one.
@@ -104,7 +105,7 @@ there is an error.`,
 			if err != nil {
 				return err
 			}
-			result := cluster.Build(inv, cluster.State{})
+			result := cluster.Build(inv, cluster.State{}, platform.Variables()...)
 			report := lintReport{Hosts: len(inv.Hosts()), Datacenters: []string{}, Findings: result.Findings}
 			if report.Findings == nil {
 				report.Findings = []inventory.Finding{}
@@ -212,7 +213,7 @@ ansible-inventory --list prints. Secrets are hidden.`,
 
 // hostsText lists the hosts of a platform; of an inventory that is none, their groups.
 func hostsText(inv *inventory.Inventory) string {
-	result := cluster.Build(inv, cluster.State{})
+	result := cluster.Build(inv, cluster.State{}, platform.Variables()...)
 	var rows [][]string
 	for _, h := range inv.Hosts() {
 		row := []string{h.Name(), "", strings.Join(h.Groups(), ","), ""}

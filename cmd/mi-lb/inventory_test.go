@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/mi-lb/mi-lb/provision/platform"
 )
 
 // runInventory runs "mi-lb inventory" with arguments.
@@ -47,6 +50,22 @@ func TestInventoryLintFailsForWhatIsRefusedOnly(t *testing.T) {
 	var report lintReport
 	if err == nil || json.Unmarshal([]byte(out), &report) != nil || len(report.Findings) != 1 || report.Findings[0].At.Line != 1 {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestInventoryLintFindsMisspeltVariablesOfAllComponents(t *testing.T) {
+	for _, v := range platform.Variables() {
+		if len(v.Name) < 6 {
+			continue
+		}
+		writeInventory(t, oneMachine+"[all:vars]\n"+v.Name+"x=1\nour_own_variable=2\n"+v.Name+"_of_ours=3\n")
+		out, err := runInventory(t, "lint", "-i", "inventory")
+		if want := fmt.Sprintf("inventory:9: warning: nothing reads the variable %q; did you mean %q?", v.Name+"x", v.Name); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%v\n%s\nwant: %s", err, out, want)
+		}
+		if strings.Contains(out, "our_own") || strings.Contains(out, "_of_ours") {
+			t.Errorf("what is like nothing is found: %s", out)
+		}
 	}
 }
 

@@ -47,8 +47,9 @@ var rolesByGroup = map[string][]Role{
 func GroupNames() []string { return slices.Sorted(maps.Keys(rolesByGroup)) }
 
 // Build says what platform the inventory describes, given the state that an
-// earlier run stored; the zero State for a new platform.
-func Build(inv *inventory.Inventory, state State) Result {
+// earlier run stored; the zero State for a new platform. others are variables that
+// others read: what is spelt almost like one of them is found odd.
+func Build(inv *inventory.Inventory, state State, others ...VariableDoc) Result {
 	r := &reader{findings: inv.Findings()}
 	c := &Cluster{}
 	datacenters := map[string]*Datacenter{}
@@ -80,7 +81,7 @@ func Build(inv *inventory.Inventory, state State) Result {
 	c.Domain = r.domain(inv)
 	c.Primary = r.primary(inv, c, state)
 	next := State{PrimaryDatacenter: c.Primary, ZooKeeperIDs: r.zooKeeperIDs(c, state)}
-	r.names(inv)
+	r.names(inv, append(Variables(), others...))
 	r.validate(c)
 	slices.SortStableFunc(r.findings, inventory.CompareFindings)
 	result := Result{Cluster: c, State: next, Findings: slices.CompactFunc(r.findings, func(a, b inventory.Finding) bool { return a == b })}

@@ -141,7 +141,7 @@ func (r *reader) addresses(c *Cluster) {
 }
 
 // names finds misspelt groups and variables.
-func (r *reader) names(inv *inventory.Inventory) {
+func (r *reader) names(inv *inventory.Inventory, read []VariableDoc) {
 	known := GroupNames()
 	for _, g := range inv.Groups() {
 		if !slices.Contains(known, g.Name()) {
@@ -151,7 +151,7 @@ func (r *reader) names(inv *inventory.Inventory) {
 		}
 	}
 	var variables []string
-	for _, v := range Variables() {
+	for _, v := range read {
 		variables = append(append(variables, v.Name), v.Also...)
 	}
 	for _, h := range inv.Hosts() {

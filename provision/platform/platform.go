@@ -3,6 +3,7 @@
 package platform
 
 import (
+	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/component"
 	"github.com/mi-lb/mi-lb/provision/component/base"
 	"github.com/mi-lb/mi-lb/provision/component/consul"
@@ -32,4 +33,13 @@ func Components() []component.Component {
 		registrator.New(),
 		edge.New(),
 	}
+}
+
+// Variables are those of the inventory that components read.
+func Variables() []cluster.VariableDoc {
+	var all []cluster.VariableDoc
+	for _, c := range Components() {
+		all = append(all, c.Variables()...)
+	}
+	return all
 }
