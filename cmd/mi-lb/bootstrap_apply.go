@@ -186,10 +186,10 @@ func (s *session) run(ctx context.Context, command string, p *plan.Plan) (err er
 	if err := journal.Begin(owner); err != nil {
 		return err
 	}
-	stop, release := s.stopper()
-	defer release()
 	backups := backup.Store{Dir: filepath.Join(s.stateDir, "snapshots"), Lock: s.lock}
 	show := newProgress(s, p)
+	stop, release := stopper(show.say)
+	defer release()
 	s.changed = true
 	outcome, err := apply.Run(working, apply.Options{
 		Survey: s.survey, Fleet: s.fleet, Components: platform.Components(), Scope: s.scope, Forks: s.forks, Patience: s.patience,
@@ -266,7 +266,7 @@ func (s *session) reach(ctx context.Context, p *plan.Plan) error {
 
 // stopper is closed by the first interrupt; the second one ends the program, as it
 // would have without us.
-func (s *session) stopper() (stop <-chan struct{}, release func()) {
+func stopper(say func(string)) (stop <-chan struct{}, release func()) {
 	told := make(chan struct{})
 	signals := make(chan os.Signal, 1)
 	done := make(chan struct{})
@@ -274,8 +274,8 @@ func (s *session) stopper() (stop <-chan struct{}, release func()) {
 	go func() {
 		select {
 		case <-signals:
-			fmt.Fprintln(s.stderr, "\nStopping after the steps that are being done. Interrupt again to stop at once.")
 			signal.Stop(signals)
+			say("Stopping after the steps that are being done. Interrupt again to stop at once.")
 			close(told)
 		case <-done:
 		}

@@ -8,9 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/mi-lb/mi-lb/provision/apply"
 	"github.com/mi-lb/mi-lb/provision/plan"
 )
 
@@ -150,34 +148,5 @@ func TestBootstrapResetAsksAndFindsNothingWhereNothingIs(t *testing.T) {
 	stdout, stderr, code := runBootstrap(t, "reset", "-i", "inventory", "--ssh-config", "none", "--confirm", "x")
 	if code != exitFine || !strings.Contains(stdout, "Nothing to remove") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
-	}
-}
-
-func TestProgressIsATableOfMachinesAndComponents(t *testing.T) {
-	table := &table{columns: []string{"base", "docker"}, rows: []string{"a", "machine-b"}, size: func() (int, int, error) { return 60, 24, nil }}
-	for _, e := range []apply.Event{
-		{Component: "base", Node: "a", State: apply.Done},
-		{Component: "docker", Node: "a", State: apply.Working, Step: "installs docker.io"},
-		{Component: "base", Node: "machine-b", State: apply.Failed, Error: "it broke\nin two"},
-		{Component: "consul", Datacenter: "dc1", State: apply.Working, Step: "make the policy x, which has a name that is too long"},
-	} {
-		table.event(e)
-	}
-	want := "machine   base docker consul  01:05\x1b[K\n" +
-		"a         ✓    »      ·       docker: installs docker.io\x1b[K\n" +
-		"machine-b ✗    ·      ·       base: it broke\x1b[K\n" +
-		"dc1       consul: make the policy x, which has a name that \x1b[0m\x1b[K\n\x1b[J"
-	if got := table.draw(65 * time.Second); got != want {
-		t.Errorf("got:\n%q\nwant:\n%q", got, want)
-	}
-	if got := table.draw(65 * time.Second); !strings.HasPrefix(got, "\x1b[4A\r") {
-		t.Errorf("it is not drawn over the last one: %q", got)
-	}
-	// More machines than lines: those that are at something.
-	for range 50 {
-		table.rows = append(table.rows, "idle")
-	}
-	if got := table.draw(0); strings.Contains(got, "idle") || !strings.Contains(got, "(2 of 52 machines)") {
-		t.Errorf("%q", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 
@@ -19,6 +20,7 @@ import (
 // elsewhere.
 type progress struct {
 	out     io.Writer
+	errors  io.Writer
 	verbose bool
 	begun   time.Time
 
@@ -30,9 +32,9 @@ type progress struct {
 }
 
 func newProgress(s *session, p *plan.Plan) *progress {
-	g := &progress{out: s.stdout, verbose: s.verbose, begun: time.Now(), last: map[string]apply.State{}}
+	g := &progress{out: s.stdout, errors: s.stderr, verbose: s.verbose, begun: time.Now(), last: map[string]apply.State{}}
 	file, ok := s.stdout.(*os.File)
-	if !ok || !isTerminal(file) || s.verbose || os.Getenv("TERM") == "dumb" {
+	if kind := os.Getenv("TERM"); !ok || !isTerminal(file) || s.verbose || kind == "" || kind == "dumb" {
 		return g
 	}
 	g.table = &table{size: func() (int, int, error) { return term.GetSize(int(file.Fd())) }, color: os.Getenv("NO_COLOR") == ""}
@@ -81,8 +83,20 @@ func (g *progress) end() {
 	}
 }
 
+// say shows something that is about the run as a whole.
+func (g *progress) say(text string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.table != nil {
+		g.table.note = text
+		return
+	}
+	fmt.Fprintln(g.errors, "\n"+text)
+}
+
 // event shows that something happened.
 func (g *progress) event(e apply.Event) {
+	e.Step, e.Error = printable(e.Step), printable(firstLineOf(e.Error))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.table != nil {
@@ -104,9 +118,22 @@ func (g *progress) event(e apply.Event) {
 		text += ": " + e.Step
 	}
 	if e.Error != "" {
-		text += ": " + firstLineOf(e.Error)
+		text += ": " + e.Error
 	}
 	fmt.Fprintf(g.out, "%s %-12s %-16s %s\n", clock(time.Since(g.begun)), e.Component, where, text)
+}
+
+// printable is what machines say without what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
 }
 
 // isNotable says whether a step takes long, or is felt by others.
@@ -117,135 +144,4 @@ func isNotable(step string) bool {
 
 func clock(d time.Duration) string {
 	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
-}
-
-// table is machines by components.
-type table struct {
-	columns, rows []string
-	cells         map[string]apply.State
-	// doing is what each machine, or datacenter, is at.
-	doing map[string]string
-	size  func() (width, height int, err error)
-	color bool
-	drawn int // lines of the last drawing
-}
-
-func (t *table) event(e apply.Event) {
-	if t.cells == nil {
-		t.cells, t.doing = map[string]apply.State{}, map[string]string{}
-	}
-	if !slices.Contains(t.columns, e.Component) && e.State != apply.Unchanged && e.State != apply.Skipped {
-		t.columns = append(t.columns, e.Component)
-	}
-	where := e.Node
-	if where == "" {
-		where = e.Datacenter
-	}
-	t.cells[where+" "+e.Component] = e.State
-	text := e.Step
-	if e.Error != "" {
-		text = firstLineOf(e.Error)
-	}
-	switch e.State {
-	case apply.Done, apply.Unchanged:
-		delete(t.doing, where)
-	default:
-		t.doing[where] = e.Component + ": " + text
-	}
-}
-
-// marks of states, and their colours.
-var marks = map[apply.State]struct{ mark, color string }{
-	apply.Working: {"»", "\x1b[36m"}, apply.Waiting: {"…", "\x1b[33m"}, apply.Done: {"✓", "\x1b[32m"},
-	apply.Unchanged: {"=", "\x1b[2m"}, apply.Failed: {"✗", "\x1b[31m"}, apply.Skipped: {"-", "\x1b[31m"},
-}
-
-// draw is the table, over the one that was drawn before.
-func (t *table) draw(since time.Duration) string {
-	width, height, err := t.size()
-	if err != nil || width < 20 {
-		width, height = 80, 24
-	}
-	name := len("machine")
-	for _, row := range t.rows {
-		name = max(name, len(row))
-	}
-	lines := []string{fmt.Sprintf("%-*s %s  %s", name, "machine", strings.Join(t.columns, " "), clock(since))}
-	rows := t.rows
-	if most := max(height-4, 3); len(rows) > most {
-		// Those that are at something, or failed, and how many others there are.
-		rows = slices.DeleteFunc(slices.Clone(rows), func(row string) bool { return t.doing[row] == "" })
-		rows = rows[:min(len(rows), most-1)]
-		lines[0] += fmt.Sprintf("  (%d of %d machines)", len(rows), len(t.rows))
-	}
-	for _, row := range rows {
-		lines = append(lines, t.row(row, name))
-	}
-	for _, where := range t.others() {
-		lines = append(lines, fmt.Sprintf("%-*s %s", name, where, t.doing[where]))
-	}
-	var b strings.Builder
-	if t.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\r", t.drawn)
-	}
-	for _, line := range lines {
-		b.WriteString(cut(line, width-1) + "\x1b[K\n")
-	}
-	b.WriteString("\x1b[J")
-	t.drawn = len(lines)
-	return b.String()
-}
-
-// others are datacenters that are at something.
-func (t *table) others() []string {
-	var all []string
-	for where := range t.doing {
-		if !slices.Contains(t.rows, where) {
-			all = append(all, where)
-		}
-	}
-	slices.Sort(all)
-	return all
-}
-
-func (t *table) row(row string, name int) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%-*s ", name, row)
-	for _, column := range t.columns {
-		m, ok := marks[t.cells[row+" "+column]]
-		mark := m.mark
-		if !ok {
-			mark = "·"
-		}
-		pad := strings.Repeat(" ", len(column))
-		if t.color && m.color != "" {
-			mark = m.color + mark + "\x1b[0m"
-		}
-		b.WriteString(mark + pad)
-	}
-	b.WriteString(" " + t.doing[row])
-	return b.String()
-}
-
-// cut shortens a line to a width, not counting what colours it.
-func cut(line string, width int) string {
-	var b strings.Builder
-	n, escape := 0, false
-	for _, r := range line {
-		switch {
-		case escape:
-			escape = r != 'm'
-		case r == '\x1b':
-			escape = true
-		case r == '\n' || r == '\r' || r == '\t':
-			r = ' '
-			fallthrough
-		default:
-			if n++; n > width {
-				return b.String() + "\x1b[0m"
-			}
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }

@@ -25,6 +25,8 @@ type leadership struct {
 	settings settings
 	log      *slog.Logger
 	cluster  *emulator.Cluster
+	kills    *kills
+	term     context.Context // ends with the leadership
 
 	mu     sync.Mutex
 	master string // URL of the leading master that serves us; empty for none
@@ -127,9 +129,12 @@ func (l *leadership) update(u wire.TaskStatus) {
 		state = "TASK_GONE"
 	}
 	known := l.cluster.Update(u.TaskID, state, u.Message)
+	if isOver(state) {
+		l.kills.ended(u.TaskID)
+	}
 	if !known && (state == "TASK_RUNNING" || state == "TASK_STARTING") {
 		l.log.Warn("killing a task that is not known", "task", u.TaskID)
-		go l.kill(wire.Kill{TaskID: u.TaskID, AgentID: u.AgentID, Grace: 3})
+		go l.kills.kill(l.term, wire.Kill{TaskID: u.TaskID, AgentID: u.AgentID, Grace: 3})
 	}
 }
 
@@ -166,6 +171,7 @@ func (l *leadership) agents(all []wire.Agent) {
 		for _, id := range l.cluster.Known(a.ID) {
 			if !has[id] && !young[id] && a.Active {
 				l.cluster.Update(id, "TASK_GONE", "the agent does not have it")
+				l.kills.ended(id)
 			}
 		}
 	}
@@ -218,17 +224,7 @@ func (l *leadership) Launch(t emulator.Task, d *emulator.Definition) {
 
 // Kill implements the emulator's Runner.
 func (l *leadership) Kill(t emulator.Task, grace time.Duration) {
-	go l.kill(wire.Kill{TaskID: t.ID, AgentID: t.Agent.ID, Grace: grace.Seconds()})
-}
-
-// kill tries until the task is gone: its agent may be away for a moment.
-func (l *leadership) kill(k wire.Kill) {
-	for range 60 {
-		if err := l.call(wire.Call{Kill: &k}); err == nil {
-			return
-		}
-		time.Sleep(time.Second)
-	}
+	go l.kills.kill(l.term, wire.Kill{TaskID: t.ID, AgentID: t.Agent.ID, Grace: grace.Seconds()})
 }
 
 func (l *leadership) call(c wire.Call) error {

@@ -40,6 +40,7 @@ type settings struct {
 	portMin, portMax   int
 	name, role         string
 	sessionTimeout     time.Duration
+	killRetry          time.Duration
 	taskKilling        bool
 }
 
@@ -49,6 +50,7 @@ func read(v flags.Values) (settings, error) {
 		portMin: v.Number("local_port_min", 10000), portMax: v.Number("local_port_max", 20000),
 		name: v.Text("framework_name", "marathon"), role: v.Text("mesos_role", "*"),
 		sessionTimeout: time.Duration(v.Number("zk_session_timeout", 10000)) * time.Millisecond,
+		killRetry:      time.Duration(v.Number("kill_retry_timeout", 10000)) * time.Millisecond,
 		taskKilling:    strings.Contains(v.Text("enable_features", "task_killing"), "task_killing"),
 	}
 	if s.hostname == "" {
@@ -203,7 +205,8 @@ func (m *member) lead(ctx context.Context) error {
 			return fmt.Errorf("read the state: %w", err)
 		}
 	}
-	l := &leadership{member: m, log: m.log, settings: m.settings}
+	l := &leadership{member: m, log: m.log, settings: m.settings, term: ctx}
+	l.kills = &kills{again: m.settings.killRetry, soon: time.Second, log: m.log, send: func(k wire.Kill) error { return l.call(wire.Call{Kill: &k}) }}
 	cluster, err := emulator.Start(emulator.Options{
 		Version: Version, Listen: []string{"127.0.0.1:0"}, Runner: l, Restore: &before.State,
 		LocalPortMin: m.settings.portMin, LocalPortMax: m.settings.portMax, DisableTaskKilling: !m.settings.taskKilling, Logger: m.log,
