@@ -24,8 +24,9 @@ import (
 // dialPatience is how long one machine tries to reach another.
 const dialPatience = 5 * time.Second
 
-// mostDials at once, from all machines together.
-const mostDials = 64
+// mostDials at once, from all machines together: with hundreds of them, a firewall
+// that drops everything would otherwise be waited for for minutes.
+const mostDials = 256
 
 // Reach tries whether machines reach each other at the TCP ports of the platform,
 // also across datacenters, and returns a problem for each that does not. UDP says

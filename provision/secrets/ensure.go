@@ -3,6 +3,7 @@ package secrets
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
@@ -101,17 +102,25 @@ func (e *ensuring) token(purpose string) {
 // issuerName holds the number of the authority that signs.
 const issuerName = "pki/issuer"
 
-// authorities are the numbers of the authorities in the bundle, oldest first.
+// authorities are the numbers of the authorities in the bundle, oldest first: they
+// follow each other, and the one that signs is among them.
 func (b *Bundle) authorities() []string {
+	has := func(n int) bool { return !b.Get("pki/authority/" + authorityNumber(n) + "/certificate").IsEmpty() }
+	first, err := strconv.Atoi(b.Get(issuerName).Reveal())
+	if err != nil {
+		first = 1
+	}
+	for has(first - 1) {
+		first--
+	}
 	var all []string
-	for i := 1; i < 1000; i++ {
-		n := fmt.Sprintf("%03d", i)
-		if !b.Get("pki/authority/" + n + "/certificate").IsEmpty() {
-			all = append(all, n)
-		}
+	for n := first; has(n); n++ {
+		all = append(all, authorityNumber(n))
 	}
 	return all
 }
+
+func authorityNumber(n int) string { return fmt.Sprintf("%03d", n) }
 
 func (b *Bundle) addAuthority(now time.Time) error {
 	authority, err := pki.NewAuthority("mi-lb platform", now)
@@ -125,7 +134,7 @@ func (b *Bundle) addAuthority(now time.Time) error {
 		}
 		next++
 	}
-	prefix := fmt.Sprintf("pki/authority/%03d/", next)
+	prefix := "pki/authority/" + authorityNumber(next) + "/"
 	b.values[prefix+"certificate"] = redact.New(authority.Certificate())
 	b.values[prefix+"key"] = authority.Key()
 	return nil
