@@ -126,7 +126,7 @@ const nobody = "503 No service here."
 
 func TestRequestsGoWhereHostAndPathSay(t *testing.T) {
 	table := &routing.Table{}
-	for _, name := range []string{"web", "api", "api-v2", "img", "any", "label", "upper"} {
+	for _, name := range []string{"web", "api", "api-v2", "img", "any", "label", "upper", "everywhere"} {
 		table.Backends = append(table.Backends, backend(name, instance(t, name)))
 	}
 	img := byHost("web.example.com", "/img", "img")
@@ -135,6 +135,7 @@ func TestRequestsGoWhereHostAndPathSay(t *testing.T) {
 		byHost("web.example.com", "/", "web"), byHost("web.example.com", "/api", "api"), byHost("web.example.com", "/api/v2", "api-v2"), img,
 		byHost("web.example.com", "/Case", "upper"),
 		byHost("*.example.com", "/", "any"), byHost("*.example.com", "/only", "label"), byHost("exact.example.com", "/sub", "api"),
+		byHost("*", "/everywhere", "everywhere"),
 	}
 	http := loopback(haproxytest.FreePort(t))
 	e := startEdge(t, table, Settings{HTTP: []string{http}})
@@ -169,6 +170,13 @@ func TestRequestsGoWhereHostAndPathSay(t *testing.T) {
 		{"example.com", "/", nobody},
 		{"exact.example.com", "/sub", "api"},
 		{"exact.example.com", "/", "any"},
+		{"nobody.org", "/everywhere", "everywhere"},
+		{"nobody", "/everywhere/x", "everywhere"},
+		{"", "/everywhere", "everywhere"},
+		{"nobody.org", "/everywherex", nobody},
+		{"web.example.com", "/everywhere", "web"},
+		{"other.example.com", "/everywhere", "any"},
+		{"localhost", "/x.example.com/only", nobody},
 	} {
 		got, _ := e.get(http, c.host, c.path)
 		if got.Instance != c.want {
@@ -185,6 +193,10 @@ func TestRequestsGoWhereHostAndPathSay(t *testing.T) {
 		if answer := raw(t, http, request); !strings.Contains(answer, "HTTP/1.1 503") && !strings.Contains(answer, "HTTP/1.1 400") && !strings.Contains(answer, "HTTP/1.0 503") {
 			t.Errorf("%q is answered %q", request, answer)
 		}
+	}
+	answer := raw(t, http, "OPTIONS * HTTP/1.1\r\nHost: web.example.com\r\nConnection: close\r\n\r\n")
+	if !strings.HasPrefix(answer, "HTTP/1.1 200") { // Go answers it itself
+		t.Errorf("a request about no path is answered %q", answer)
 	}
 }
 
