@@ -1,23 +1,34 @@
 package consul
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 	"golang.org/x/time/rate"
 )
 
-// nodeView is one node's services and checks, which come in answers of their
-// own. Consul changes both in one step (an instance comes with its checks and
-// goes with them), so where one answer shows such a step the other half is awaited,
-// and read if it does not come, before anything is concluded: an instance whose checks
-// are not known yet must not pass for healthy.
+// notPassing are the checks that say something about health: all others pass, whichever
+// they are. A node may have hundreds of those, and answers about them would take Consul
+// and mi-lb longer than everything else that a change of one check causes.
+const notPassing = `Status != "passing" or CheckID matches "^(_node_maintenance$|_service_maintenance:)"`
+
+// nodeView is one node's services, and those of its checks that do not pass, which come
+// in answers of their own. Consul changes both in one step (an instance comes with its
+// checks and goes with them), so where one answer shows what may be such a step the
+// other half is read, unless its poll brings it, before anything is concluded: an
+// instance whose checks are not known yet must not pass for healthy, nor must one that
+// is gone because its check is.
 type nodeView struct {
 	services, checks half
 	list             []*nodeService
 	ids              map[string]bool
 	common           []check            // of the node itself
 	own              map[string][]check // by service id
+	// unsure are services that may be gone.
+	unsure unsure
 }
 
 // half is the state of one of the two answers.
@@ -29,15 +40,74 @@ type half struct {
 	wanted bool
 }
 
-// halves says which of the two are to be read.
-type halves struct{ services, checks bool }
+// unsure are the services that have lost all checks that did not pass: they pass now, or
+// are gone with them. All of them are where it was the node that lost such checks.
+type unsure struct {
+	all bool
+	ids map[string]bool
+}
+
+// ask is the filter for those services and no others; "" where all are to be read.
+func (u unsure) ask() string {
+	// Above that, all are as quick.
+	const most = 16
+	if u.all || len(u.ids) == 0 || len(u.ids) > most {
+		return ""
+	}
+	var terms []string
+	for id := range u.ids {
+		if !quotable(id) {
+			return ""
+		}
+		terms = append(terms, `ID == "`+id+`"`)
+	}
+	return strings.Join(terms, " or ")
+}
+
+// quotable says whether the text means itself in one of Consul's filters.
+func quotable(id string) bool {
+	const most = 256
+	return len(id) <= most && !strings.ContainsFunc(id, func(c rune) bool {
+		return c < ' ' || c > '~' || c == '"' || c == '\\' || c == '`'
+	})
+}
+
+// without are those that are left when some have been read.
+func (u unsure) without(read unsure) unsure {
+	if read.all || read.ask() == "" {
+		return unsure{}
+	}
+	left := unsure{all: u.all}
+	for id := range u.ids {
+		if !read.ids[id] {
+			left.add(id)
+		}
+	}
+	return left
+}
+
+func (u *unsure) add(id string) {
+	ids := map[string]bool{id: true}
+	maps.Copy(ids, u.ids)
+	u.ids = ids
+}
+
+func (u unsure) any() bool { return u.all || len(u.ids) > 0 }
+
+// lacking says what is to be read of a node.
+type lacking struct {
+	services, checks bool
+	// filter is for a part of the services.
+	filter string
+	unsure unsure
+}
 
 // lacks is the half that is wanted, and both where none is in particular.
-func (v *nodeView) lacks() halves {
-	if v.services.wanted == v.checks.wanted {
-		return halves{true, true}
+func (v *nodeView) lacks() lacking {
+	if v.unsure.any() == v.checks.wanted {
+		return lacking{services: true, checks: true, unsure: unsure{all: true}}
 	}
-	return halves{v.services.wanted, v.checks.wanted}
+	return lacking{services: v.unsure.any(), checks: v.checks.wanted, filter: v.unsure.ask(), unsure: v.unsure}
 }
 
 // nodeService is a service of a node, as an answer has it.
@@ -49,7 +119,7 @@ type nodeService struct {
 }
 
 func (v *nodeView) ready() bool {
-	return v.services.known && v.checks.known && !v.services.wanted && !v.checks.wanted
+	return v.services.known && v.checks.known && !v.unsure.any() && !v.checks.wanted
 }
 
 // doubt is the first of the two halves.
@@ -65,7 +135,10 @@ func (v *nodeView) doubt() doubt {
 func (v *nodeView) takeServices(list []*nodeService, about meta, why doubt) {
 	before, first := v.ids, !v.services.known
 	v.setServices(list)
-	v.services = half{known: true, index: about.index, why: why, wanted: v.services.wanted && about.index < v.checks.index}
+	if about.index >= v.checks.index {
+		v.unsure = unsure{}
+	}
+	v.services = half{known: true, index: about.index, why: why}
 	if first || v.checks.index >= about.index {
 		return
 	}
@@ -84,24 +157,34 @@ func (v *nodeView) setServices(list []*nodeService) {
 	}
 }
 
-// takeChecks has the services wanted if one has lost all its checks and they are older.
+// setSome takes in an answer about some of the services; which is not to say anything
+// about the others.
+func (v *nodeView) setSome(ids map[string]bool, some []*nodeService) {
+	list := slices.DeleteFunc(slices.Clone(v.list), func(s *nodeService) bool { return ids[s.id] })
+	v.setServices(append(list, some...))
+}
+
+// takeChecks has services wanted that have lost all checks which did not pass, if they
+// are older.
 func (v *nodeView) takeChecks(checks []*check, about meta, why doubt) {
-	before, first := v.own, !v.checks.known
+	common, own, first := v.common, v.own, !v.checks.known
 	v.setChecks(checks)
 	v.checks = half{known: true, index: about.index, why: why, wanted: v.checks.wanted && about.index < v.services.index}
 	if first || v.services.index >= about.index {
 		return
 	}
-	for id := range before {
+	if len(common) > 0 && len(v.common) == 0 {
+		v.unsure.all = true
+	}
+	for id := range own {
 		if len(v.own[id]) == 0 && v.ids[id] {
-			v.services.wanted = true
-			return
+			v.unsure.add(id)
 		}
 	}
 }
 
 func (v *nodeView) setChecks(checks []*check) {
-	v.common, v.own = nil, make(map[string][]check, len(checks))
+	v.common, v.own = nil, map[string][]check{}
 	for _, c := range checks {
 		if c.service == "" {
 			v.common = append(v.common, *c)
@@ -133,18 +216,35 @@ type nodeReader struct {
 	checks   memo[check]
 }
 
-func (r *nodeReader) readServices(q *api.QueryOptions) (all []*nodeService, err error) {
+func (r *nodeReader) readServices(q *api.QueryOptions) ([]*nodeService, error) {
+	return r.servicesWith(&r.services, q)
+}
+
+// readSome reads the services that a filter lets through; all where it is none.
+func (r *nodeReader) readSome(filter string) func(*api.QueryOptions) ([]*nodeService, error) {
+	if filter == "" {
+		return r.readServices
+	}
+	return func(q *api.QueryOptions) ([]*nodeService, error) {
+		q.Filter = filter
+		// Whether they are gone is not to be asked of a server that may not know yet.
+		q.AllowStale = false
+		return r.servicesWith(&memo[nodeService]{}, q)
+	}
+}
+
+func (r *nodeReader) servicesWith(known *memo[nodeService], q *api.QueryOptions) (all []*nodeService, err error) {
 	err = readText(q, func(q *api.QueryOptions) error {
 		_, _, err := r.t.api.Catalog().NodeServiceList(r.node, q)
 		return err
 	}, func(text []byte) error {
-		all, err = r.decodeServices(text)
+		all, err = r.decodeServices(known, text)
 		return err
 	})
 	return all, err
 }
 
-func (r *nodeReader) decodeServices(answer []byte) ([]*nodeService, error) {
+func (r *nodeReader) decodeServices(known *memo[nodeService], answer []byte) ([]*nodeService, error) {
 	var about, list []byte
 	err := eachField(answer, func(name, value []byte) error {
 		switch string(name) {
@@ -162,7 +262,7 @@ func (r *nodeReader) decodeServices(answer []byte) ([]*nodeService, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.services.all(list, about, func(element []byte) (nodeService, error) {
+	return known.all(list, about, func(element []byte) (nodeService, error) {
 		service, err := decode[api.AgentService](element, "a service of the node")
 		if err != nil {
 			return nodeService{}, err
@@ -175,6 +275,7 @@ func (r *nodeReader) decodeServices(answer []byte) ([]*nodeService, error) {
 
 func (r *nodeReader) readChecks(q *api.QueryOptions) (all []*check, err error) {
 	err = readText(q, func(q *api.QueryOptions) error {
+		q.Filter = notPassing
 		_, _, err := r.t.api.Health().Node(r.node, q)
 		return err
 	}, func(text []byte) error {
@@ -258,24 +359,32 @@ func (s *session) applyNode(f *following, p *followed) {
 	s.take(f, p, p.node.entries(), why)
 }
 
-// otherHalf is how long the second of two polls that one change has woken may be behind
-// the first.
-const otherHalf = 5 * time.Millisecond
+// otherHalf is how long the poll for a node's services may be behind the one for its
+// checks when one change has woken both: its answer is the larger one by far.
+const otherHalf = 20 * time.Millisecond
 
-// awaitHalf reads the half that is wanted, unless its poll brings it meanwhile.
+// awaitHalf reads the half that is wanted, unless it is a large one that its poll may
+// bring just as soon.
 func (s *session) awaitHalf(f *following, p *followed) {
-	if p.awaited {
+	if p.reread {
+		return // what it brings is looked at in the same way
+	}
+	if p.node.unsure.any() && p.node.unsure.ask() == "" {
+		if p.awaited {
+			return
+		}
+		p.awaited = true
+		time.AfterFunc(otherHalf, func() {
+			s.send(p.ctx, func() {
+				p.awaited = false
+				if !p.node.ready() {
+					s.reread(f, p)
+				}
+			})
+		})
 		return
 	}
-	p.awaited = true
-	time.AfterFunc(otherHalf, func() {
-		s.send(p.ctx, func() {
-			p.awaited = false
-			if !p.node.ready() {
-				s.reread(f, p)
-			}
-		})
-	})
+	s.reread(f, p)
 }
 
 // countServices is how many names of services the nodes have, those included
@@ -301,7 +410,7 @@ func (s *session) readNode(f *following, p *followed) func() {
 	var health []*check
 	var err error
 	if p.read.services {
-		list, services, err = query(p.ctx, s.d.t, s.d.name, 0, time.Duration(0), p.reader.readServices)
+		list, services, err = query(p.ctx, s.d.t, s.d.name, 0, time.Duration(0), p.reader.readSome(p.read.filter))
 	}
 	if err == nil && p.read.checks {
 		health, checks, err = query(p.ctx, s.d.t, s.d.name, 0, time.Duration(0), p.reader.readChecks)
@@ -315,11 +424,18 @@ func (s *session) readNode(f *following, p *followed) func() {
 		p.fails = 0
 		delete(s.failing, p)
 		if p.read.services {
-			if !v.services.known || services.index >= v.services.index {
+			switch {
+			case v.services.known && services.index < v.services.index:
+			case p.read.filter == "":
 				v.setServices(list)
 				v.services = half{known: true, index: services.index, why: firstDoubt(v.services, services, s.why)}
+			default:
+				// The index stays: that answer to the poll which is on its way says
+				// more than this one does.
+				v.setSome(p.read.unsure.ids, list)
+				v.services.why = firstDoubt(v.services, services, s.why)
 			}
-			v.services.wanted = false
+			v.unsure = v.unsure.without(p.read.unsure)
 		}
 		if p.read.checks {
 			if !v.checks.known || checks.index >= v.checks.index {

@@ -106,7 +106,7 @@ func FuzzAnswersOfTheCatalogConvertToInstancesThatCanBeUsed(f *testing.F) {
 				}
 				reader := &nodeReader{remote: remote}
 				view := &nodeView{}
-				if view.list, err = reader.decodeServices(list); err != nil {
+				if view.list, err = reader.decodeServices(&reader.services, list); err != nil {
 					t.Fatalf("%s: %v", list, err)
 				}
 				view.common = convertChecks(s.Checks)

@@ -116,6 +116,37 @@ func TestEveryModeFollowsEveryChange(t *testing.T) {
 	}
 }
 
+// A check that does not pass goes away both when it passes and when its instance goes.
+func TestAnInstanceIsNotHealthyInTheMomentItGoes(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, agent.Options{})
+	registerMany(t, a, 0, 40, 1)
+	w := start(t, consul.Config{Address: a.HTTPAddress()})
+	w.waitCurrent(t, "dc1")
+	if d := w.state("dc1").Detail; !strings.HasPrefix(d, "by node") {
+		t.Fatalf("watched %s", d)
+	}
+	for range 25 {
+		register(t, a, registration("n1", "web", status(api.HealthCritical)))
+		w.waitInstance(t, "dc1", "web", "n1", hasHealth(watch.HealthCritical))
+		look := func(p *watch.Part) {
+			if s := p.Services["web"]; s != nil && len(s.Instances) > 0 && s.Instances[0].Health == watch.HealthPassing {
+				t.Error("an instance passes while it is taken out")
+			}
+		}
+		w.look.Store(&look)
+		deregister(t, a, "n1", "web")
+		w.waitGone(t, "dc1", "web", "n1")
+		w.look.Store(nil)
+	}
+	register(t, a, registration("n1", "web", status(api.HealthCritical)))
+	w.waitInstance(t, "dc1", "web", "n1", hasHealth(watch.HealthCritical))
+	if err := a.Deregister(testContext(t), &api.CatalogDeregistration{Node: "n1", CheckID: "web-alive"}); err != nil {
+		t.Fatal(err)
+	}
+	w.waitInstance(t, "dc1", "web", "n1", healthy)
+}
+
 func TestTheModeFollowsTheSizeOfTheCatalogAndNothingIsLost(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, agent.Options{}) // with its default of 200 connections per address

@@ -55,9 +55,14 @@ type world struct {
 	parts atomic.Int64
 	last  atomic.Int64 // when, in Unix nanoseconds
 	stop  func()
+	// looks at each part, if set.
+	look atomic.Pointer[func(*watch.Part)]
 }
 
 func (w *world) Publish(p *watch.Part) {
+	if look := w.look.Load(); look != nil {
+		(*look)(p)
+	}
 	w.last.Store(time.Now().UnixNano())
 	w.parts.Add(1)
 	w.World.Publish(p)

@@ -89,7 +89,7 @@ type followed struct {
 	node    *nodeView
 	reader  *nodeReader
 	awaited bool // the half that is wanted has a little time to come
-	read    halves
+	read    lacking
 }
 
 var (
