@@ -27,7 +27,9 @@ const (
 	// saveEvery is the least time between two savings of the snapshot, which are to take
 	// one saveShare-th of the time at most.
 	saveEvery = 2 * time.Second
-	saveShare = 50
+	saveShare = 100
+	// locateAgain is how long after an agent did not say its datacenter it is asked again.
+	locateAgain = time.Second
 )
 
 // watching is the watchers that run, to be ended together.
@@ -59,19 +61,33 @@ func (e *edge) run(ctx context.Context) error {
 	return <-driven
 }
 
+// locate finds out which datacenter is the local one, however long that takes.
+func (e *edge) locate(ctx context.Context, saved *watch.Snapshot, located chan<- string) {
+	said := ""
+	for ctx.Err() == nil {
+		datacenter, err := localDatacenter(ctx, e.configuration(), saved, e.log)
+		if err == nil {
+			located <- datacenter
+			return
+		}
+		if text := err.Error(); text != said && ctx.Err() == nil {
+			e.log.Error("the local datacenter is not known yet; asking again", "error", err)
+			said = text
+		}
+		select {
+		case <-ctx.Done():
+		case <-e.changed: // the configuration may say it now
+		case <-time.After(locateAgain):
+		}
+	}
+}
+
 // route makes tables of snapshots until the context ends.
 func (e *edge) route(ctx context.Context, driven chan error) error {
 	saved := e.loadSnapshot()
 	e.wait("Consul, to learn the local datacenter")
 	located := make(chan string, 1)
-	go func() {
-		datacenter, err := localDatacenter(ctx, e.configuration(), saved, e.log)
-		if err == nil {
-			located <- datacenter
-		} else if ctx.Err() == nil {
-			e.log.Error("the local datacenter is not known", "error", err)
-		}
-	}()
+	go e.locate(ctx, saved, located)
 	var datacenter string
 	select {
 	case datacenter = <-located:

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -53,4 +55,24 @@ func TestTheSavedSnapshotServesWhileNobodyCanBeAsked(t *testing.T) {
 	byName.WaitServedBy("gone", "web")
 	byName.Stop()
 	byPort.Stop()
+}
+
+func TestAnEdgeThatStartsBeforeItsConsulServesOnceThatIsThere(t *testing.T) {
+	t.Parallel()
+	agent := startConsul(t, consul.Options{})
+	register(t, agent, "web", edge.StartBackend(t, "web"))
+	agent.Kill()
+	e := edge.New(t, edge.Options{Binary: binary, Consul: consulURL(agent)})
+	e.Start()
+	edge.Wait(t, "the edge says that Consul is missing", func() error {
+		if !strings.Contains(e.Log(), "refused") {
+			return errors.New("it says nothing")
+		}
+		return nil
+	})
+	if err := agent.Restart(testContext(t), false); err != nil {
+		t.Fatal(err)
+	}
+	e.WaitReady()
+	e.WaitHTTP("web.test", "web")
 }
