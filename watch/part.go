@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"time"
+	"weak"
 )
 
 // Kind says what sort of registry a source reads.
@@ -48,6 +49,25 @@ type Part struct {
 	Datacenters []Datacenter `json:"datacenters,omitempty"`
 	// Findings are about input that could not be read; what could be is in the part.
 	Findings []Finding `json:"findings,omitempty"`
+
+	before  weak.Pointer[Part]
+	touched []string
+}
+
+// Follow notes, before the part is published, which part came before it and in which
+// services the two differ, by name: those that are in one of them only included.
+func (p *Part) Follow(before *Part, services []string) {
+	p.before, p.touched = weak.Make(before), services
+}
+
+// ChangedSince are the names of the services in which the part differs from another one.
+// They are known if that is the one before it and its source has said so with Follow;
+// otherwise the services have to be compared.
+func (p *Part) ChangedSince(before *Part) (services []string, known bool) {
+	if before == nil || p.before.Value() != before {
+		return nil, false
+	}
+	return p.touched, true
 }
 
 // Datacenter is one that the catalog knows.

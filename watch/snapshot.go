@@ -102,6 +102,7 @@ func (s *Snapshot) Filter(keep func(name string) bool) *Snapshot {
 	filtered.Parts = make([]*Part, len(s.Parts))
 	for i, p := range s.Parts {
 		part := *p
+		part.Follow(nil, nil)
 		part.Services = maps.Clone(p.Services)
 		maps.DeleteFunc(part.Services, func(name string, _ *Service) bool { return !keep(name) })
 		part.Apps = maps.Clone(p.Apps)

@@ -151,7 +151,9 @@ func (h *history) change() {
 	if was == nil {
 		was = &watch.Part{Source: source, Datacenter: datacenter}
 	}
-	part := *was
+	part := watch.Part{
+		Source: was.Source, Datacenter: was.Datacenter, Services: was.Services, Apps: was.Apps, Datacenters: was.Datacenters, Findings: was.Findings,
+	}
 	publish := func() { h.snapshot = h.snapshot.With(&part, time.Unix(int64(h.snapshot.Revision), 0).UTC()) }
 	switch n := h.choose(40); {
 	case n == 0:
@@ -194,6 +196,9 @@ func (h *history) change() {
 		part.Services[name] = h.changeService(name, part.Services[name])
 		if part.Services[name] == nil {
 			delete(part.Services, name)
+		}
+		if h.choose(2) == 0 {
+			part.Follow(was, []string{name})
 		}
 		publish()
 	}

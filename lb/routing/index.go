@@ -152,7 +152,13 @@ func (x *index) replacePart(was, is *watch.Part) {
 		x.find(was.Findings, -1)
 		x.find(is.Findings, 1)
 	}
-	differences(was.Services, is.Services, func(key string, was, is *watch.Service) { x.replaceService(from, key, was, is) })
+	if changed, known := is.ChangedSince(was); known {
+		for _, key := range changed {
+			x.replaceService(from, key, was.Services[key], is.Services[key])
+		}
+	} else {
+		differences(was.Services, is.Services, func(key string, was, is *watch.Service) { x.replaceService(from, key, was, is) })
+	}
 	differences(was.Apps, is.Apps, func(id string, was, is *watch.App) { x.replaceApp(from, id, is) })
 }
 

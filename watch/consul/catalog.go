@@ -346,15 +346,16 @@ func (c *catalog) changed() bool { return len(c.dirty) > 0 || c.findingsDirty ||
 // flush is a new part if anything differs from the last one, else nil. Services
 // that did not change keep their pointers.
 func (c *catalog) flush() *watch.Part {
-	services, copied := c.services, false
+	services, changed := c.services, []string(nil)
 	for name := range c.dirty {
 		before, after := c.services[name], c.service(name)
 		if after == nil && before == nil || after != nil && before != nil && sameService(before, after) {
 			continue
 		}
-		if !copied {
-			services, copied = maps.Clone(c.services), true
+		if changed == nil {
+			services = maps.Clone(c.services)
 		}
+		changed = append(changed, name)
 		if after == nil {
 			delete(services, name)
 		} else {
@@ -362,7 +363,7 @@ func (c *catalog) flush() *watch.Part {
 		}
 	}
 	clear(c.dirty)
-	same := c.part != nil && !copied
+	same := c.part != nil && changed == nil
 	var findings []watch.Finding
 	if c.part != nil {
 		findings = c.part.Findings
@@ -377,14 +378,17 @@ func (c *catalog) flush() *watch.Part {
 	if same {
 		return nil
 	}
-	c.services = services
-	c.part = &watch.Part{
+	part := &watch.Part{
 		Source:     watch.Source{Kind: watch.Consul, Name: c.datacenter},
 		Datacenter: c.datacenter,
 		Services:   services,
 		Findings:   findings,
 	}
-	return c.part
+	if c.part != nil {
+		part.Follow(c.part, changed)
+	}
+	c.services, c.part = services, part
+	return part
 }
 
 // service is the service as it is now; nil if nothing is left of it. One whose

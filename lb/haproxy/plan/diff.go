@@ -123,6 +123,8 @@ func (d *differ) backends(wanted []*routing.Backend) {
 	have := d.running.backends
 	for len(have) > 0 || len(wanted) > 0 {
 		switch {
+		case len(have) > 0 && len(wanted) > 0 && have[0].source == wanted[0]:
+			have, wanted = have[1:], wanted[1:] // the very same
 		case len(wanted) == 0 || (len(have) > 0 && have[0].ID < wanted[0].ID):
 			d.left(have[0])
 			have = have[1:]
@@ -130,9 +132,7 @@ func (d *differ) backends(wanted []*routing.Backend) {
 			d.newBackend(wanted[0])
 			wanted = wanted[1:]
 		default:
-			if have[0].source != wanted[0] {
-				d.backend(have[0], wanted[0])
-			}
+			d.backend(have[0], wanted[0])
 			have, wanted = have[1:], wanted[1:]
 		}
 	}
