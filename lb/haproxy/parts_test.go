@@ -97,7 +97,20 @@ func TestTheStateIsSavedWholeThoughOnlyWhatChangedIsEncoded(t *testing.T) {
 	b := &routing.Backend{ID: "b"}
 	changed := *a
 	changed.Sticky = true
-	for _, backends := range [][]*routing.Backend{nil, {a, b}, {a, b}, {&changed, b}, {b}, {}, {a}} {
+	long := &routing.Backend{ID: "l", Service: strings.Repeat("long", 1<<16)}
+	for i, backends := range [][]*routing.Backend{
+		nil, {a, b}, {a, b}, {&changed, b}, {b}, {}, {a}, {a, long, b}, {a, long, b}, {b, a, long}, {long, b}, {long, b},
+	} {
+		if i == 10 {
+			// The file of somebody else is not copied from.
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(strings.ToUpper(string(text))), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		want := saved{
 			Generation: "7", Spares: []plan.Spare{{Name: "s", ID: "a"}}, Blocked: []int{1},
 			Table: &routing.Table{Revision: 3, Backends: backends, Services: []*routing.Service{{Name: `"backends":[]`}}},

@@ -1,12 +1,14 @@
 package haproxy
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/google/renameio/v2"
 
@@ -62,70 +64,134 @@ func decodeState(path string, data []byte) (saved, error) {
 }
 
 // states saves what is to be remembered. What a table shares with the one saved before
-// is not encoded again. It is for one goroutine at a time.
+// is not encoded again, but copied from that file. It is for one goroutine at a time.
 type states struct {
 	path string
-	// backends are what the last file has of each, which they share their memory with.
-	backends map[*routing.Backend][]byte
+	// last is the file that was saved last, and backends where it has each.
+	last     fs.FileInfo
+	backends map[*routing.Backend]section
 }
 
+// section of a file.
+type section struct{ from, size int64 }
+
 func (s *states) save(state saved) error {
-	data, err := s.encode(state)
-	if err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	if err := renameio.WriteFile(s.path, data, 0o600); err != nil {
+	if err := s.write(state); err != nil {
+		s.last, s.backends = nil, nil
 		return fmt.Errorf("save state: %w", err)
 	}
 	return nil
 }
 
-// encode is the state as JSON, in which the backends of the table come last.
-func (s *states) encode(state saved) ([]byte, error) {
-	if state.Table == nil {
-		return json.Marshal(state)
+// write writes the state as JSON, in which the backends of the table come last.
+func (s *states) write(state saved) error {
+	var all []*routing.Backend
+	if state.Table != nil {
+		rest := *state.Table
+		all, rest.Backends = rest.Backends, []*routing.Backend{}
+		state.Table = &rest
 	}
-	all := state.Table.Backends
-	rest := *state.Table
-	rest.Backends = []*routing.Backend{}
-	state.Table = &rest
 	head, err := json.Marshal(state)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	const empty = `"backends":[]`
-	i := bytes.LastIndex(head, []byte(empty))
-	if i < 0 {
-		return nil, errors.New("encoded without a place for backends")
-	}
-	i += len(empty) - 1
-	fresh := map[*routing.Backend][]byte{}
-	size := len(head)
-	for _, b := range all {
-		text, known := s.backends[b]
-		if !known {
-			if text, err = json.Marshal(b); err != nil {
-				return nil, fmt.Errorf("backend %q: %w", b.ID, err)
-			}
-			fresh[b] = text
+	at := bytes.LastIndex(head, []byte(empty))
+	if at < 0 {
+		if state.Table != nil {
+			return errors.New("encoded without a place for backends")
 		}
-		size += len(text) + 1
+		at = len(head)
+	} else {
+		at += len(empty) - 1
 	}
-	data := make([]byte, 0, size)
-	data = append(data, head[:i]...)
-	next := make(map[*routing.Backend][]byte, len(all))
+	file, err := renameio.NewPendingFile(s.path, renameio.WithPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Cleanup() }()
+	before := s.before()
+	if before != nil {
+		defer before.Close()
+	}
+	to := bufio.NewWriterSize(file, 1<<16)
+	offset, _ := to.Write(head[:at])
+	next := make(map[*routing.Backend]section, len(all))
 	for n, b := range all {
+		text, err := s.encode(b, before)
+		if err != nil {
+			return fmt.Errorf("backend %q: %w", b.ID, err)
+		}
 		if n > 0 {
-			data = append(data, ',')
+			_ = to.WriteByte(',')
+			offset++
 		}
-		text, known := fresh[b]
-		if !known {
-			text = s.backends[b]
-		}
-		from := len(data)
-		data = append(data, text...)
-		next[b] = data[from:len(data):len(data)]
+		_, _ = to.Write(text)
+		next[b] = section{int64(offset), int64(len(text))}
+		offset += len(text)
 	}
-	s.backends = next
-	return append(data, head[i:]...), nil
+	_, _ = to.Write(head[at:])
+	if err := to.Flush(); err != nil {
+		return err
+	}
+	last, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	s.last, s.backends = last, next
+	return nil
+}
+
+// before is the file that was saved last; nil if it is not there as it was left.
+func (s *states) before() *earlier {
+	if s.last == nil {
+		return nil
+	}
+	file, err := os.Open(s.path)
+	if err != nil {
+		return nil
+	}
+	now, err := file.Stat()
+	if err != nil || !os.SameFile(now, s.last) || now.Size() != s.last.Size() || !now.ModTime().Equal(s.last.ModTime()) {
+		_ = file.Close()
+		return nil
+	}
+	return &earlier{File: file, window: make([]byte, 0, 1<<16)}
+}
+
+// encode is the backend as JSON, as the file before has it if it has. It is valid until
+// the next call.
+func (s *states) encode(b *routing.Backend, before *earlier) ([]byte, error) {
+	if at, known := s.backends[b]; known && before != nil {
+		if text := before.read(at); text != nil {
+			return text, nil
+		}
+	}
+	return json.Marshal(b)
+}
+
+// earlier is a file whose sections are read one after the other, mostly.
+type earlier struct {
+	*os.File
+	// window is what has been read of it, from at on.
+	window []byte
+	at     int64
+}
+
+// read is the section's text, until the next call; nil if it cannot be had.
+func (e *earlier) read(s section) []byte {
+	if s.from < e.at || s.from+s.size > e.at+int64(len(e.window)) {
+		e.window = slices.Grow(e.window[:0], int(s.size))
+		e.window = e.window[:cap(e.window)]
+		n, _ := e.ReadAt(e.window, s.from)
+		e.at, e.window = s.from, e.window[:n]
+		if int64(n) < s.size {
+			return nil
+		}
+	}
+	from := s.from - e.at
+	return e.window[from : from+s.size]
 }
