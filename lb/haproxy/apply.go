@@ -15,7 +15,7 @@ const (
 	execTimeout = 10 * time.Second
 	// shareOfDrift is how many times as long as reading back took is waited before it
 	// is done again.
-	shareOfDrift = 100
+	shareOfDrift = 500
 	// showsAfter is how long it may take until what is read back shows what was done:
 	// from HAProxy 3.0 on an address changes a moment after the answer.
 	showsAfter = 20 * time.Millisecond

@@ -23,7 +23,7 @@ const (
 	gather = 20 * time.Millisecond
 	// shareOfFiles is how many times as long as writing the files took is waited
 	// before they are written again.
-	shareOfFiles = 20
+	shareOfFiles = 100
 )
 
 // loop is the one goroutine that changes HAProxy. What takes long, rendering and
