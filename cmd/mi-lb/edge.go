@@ -28,6 +28,8 @@ const (
 	// one saveShare-th of the time at most.
 	saveEvery = 2 * time.Second
 	saveShare = 100
+	// saveWithin is how old what is saved may be, whatever its share.
+	saveWithin = 20 * time.Second
 	// locateAgain is how long after an agent did not say its datacenter it is asked again.
 	locateAgain = time.Second
 )
@@ -190,7 +192,7 @@ func (e *edge) saveSnapshots(ctx context.Context, world *watch.World) {
 			return
 		}
 		began := time.Now()
-		defer func() { next = time.Now().Add(saveShare * time.Since(began)) }()
+		defer func() { next = time.Now().Add(min(saveShare*time.Since(began), saveWithin)) }()
 		if err := watch.Save(e.paths.snapshot, snapshot, time.Now()); err != nil {
 			e.log.Warn("the snapshot is not saved", "error", err)
 			return

@@ -16,6 +16,8 @@ const (
 	// shareOfDrift is how many times as long as reading back took is waited before it
 	// is done again.
 	shareOfDrift = 500
+	// driftWithin is how long that may take at most.
+	driftWithin = time.Minute
 	// showsAfter is how long it may take until what is read back shows what was done:
 	// from HAProxy 3.0 on an address changes a moment after the answer.
 	showsAfter = 20 * time.Millisecond
@@ -174,7 +176,7 @@ func (l *loop) tidy() {
 
 // repair mends what differs from the model.
 func (l *loop) repair(result driftResult) {
-	l.driftAt = time.Now().Add(max(l.o.DriftEvery, shareOfDrift*result.took))
+	l.driftAt = time.Now().Add(max(l.o.DriftEvery, min(shareOfDrift*result.took, driftWithin)))
 	if result.err != nil {
 		if l.ctx.Err() == nil && l.up {
 			l.complain("drift", result.err)

@@ -24,6 +24,8 @@ const (
 	// shareOfFiles is how many times as long as writing the files took is waited
 	// before they are written again.
 	shareOfFiles = 100
+	// filesWithin is how far they may be behind, whatever their share.
+	filesWithin = 10 * time.Second
 )
 
 // loop is the one goroutine that changes HAProxy. What takes long, rendering and
