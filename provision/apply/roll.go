@@ -26,9 +26,9 @@ type turns struct {
 }
 
 // roll goes through members so that the quorum, if there is one, stays: those that
-// take no part in it first, as the others need them; then those that do, one at a
-// time, the leader last; then new ones. Where there is none to lose, all change at
-// once.
+// take no part in it first, as the others need them; then new ones, which others may
+// need when they know of them; then those that do take part, one at a time, the leader
+// last. Where there is no quorum to lose, all change at once.
 func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
 	t := w.turns(nodes)
 	quorum := w.standing(ctx, t.serving)
@@ -56,7 +56,7 @@ func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
 			w.fail(n, w.c.Name(), err)
 		}
 	})
-	if !w.cure(ctx, t) {
+	if !w.cure(ctx, t) || !w.begin(ctx, t) {
 		return
 	}
 	if err := w.sort(ctx, t.serving); err != nil {
@@ -65,25 +65,24 @@ func (w *waveRun) roll(ctx context.Context, nodes []*cluster.Node) {
 		}
 		return
 	}
-	queue := slices.Concat(t.serving, t.added)
-	for i, n := range queue {
-		w.event(n, Waiting, "its turn (%d of %d)", i+1, len(queue))
+	for i, n := range t.serving {
+		w.event(n, Waiting, "its turn (%d of %d)", i+1, len(t.serving))
 	}
-	for i, n := range queue {
+	for i, n := range t.serving {
 		if w.isStopping() {
-			w.stopAt(queue[i:])
+			w.stopAt(t.serving[i:])
 			return
 		}
-		if err := w.turn(ctx, n, slices.Contains(t.serving, n), w.proof(t)); err != nil {
+		if err := w.turn(ctx, n, w.proof(t)); err != nil {
 			w.fail(n, w.c.Name(), err)
-			if i+1 < len(queue) {
-				w.leave(w.c, w.d, queue[i+1:], "no other is restarted after "+n.Name+" failed")
+			if i+1 < len(t.serving) {
+				w.leave(w.c, w.d, t.serving[i+1:], "no other is restarted after "+n.Name+" failed")
 			}
 			return
 		}
 	}
 	if len(t.added) > 0 {
-		w.gates(ctx, slices.Concat(t.idle, queue))
+		w.gates(ctx, slices.Concat(t.idle, t.serving, t.added))
 	}
 	w.gates(ctx, t.calm)
 }
@@ -153,7 +152,30 @@ func (w *waveRun) cure(ctx context.Context, t turns) bool {
 	w.say(Working, "not in the quorum, and changed before those that are: %s", strings.Join(names, ", "))
 	w.together(ctx, t.idle, w.proof(t))
 	w.say(Done, "")
-	for _, n := range t.idle {
+	return w.fine(t.idle, rest)
+}
+
+// begin starts new members, all at once, and returns whether they were started: they
+// are whole when the others know of them.
+func (w *waveRun) begin(ctx context.Context, t turns) bool {
+	if len(t.added) == 0 {
+		return true
+	}
+	if w.isStopping() {
+		w.stopAt(slices.Concat(t.added, t.serving))
+		return false
+	}
+	w.each(ctx, t.added, func(ctx context.Context, n *cluster.Node) {
+		if err := w.activateOn(ctx, n); err != nil {
+			w.fail(n, w.c.Name(), err)
+		}
+	})
+	return w.fine(t.added, t.serving)
+}
+
+// fine says whether none of those members failed; if one did, the rest are left alone.
+func (w *waveRun) fine(members, rest []*cluster.Node) bool {
+	for _, n := range members {
 		if w.whyFailed(n.Name) != "" {
 			if len(rest) > 0 {
 				w.leave(w.c, w.d, rest, "no other is restarted after "+n.Name+" failed")
@@ -279,10 +301,10 @@ func (w *waveRun) sort(ctx context.Context, nodes []*cluster.Node) error {
 	})
 }
 
-// turn restarts or starts one member and waits until it is as well as it can be.
-func (w *waveRun) turn(ctx context.Context, n *cluster.Node, runs bool, gate func(context.Context, *cluster.Node) error) error {
+// turn restarts one member and waits until it is as well as it can be.
+func (w *waveRun) turn(ctx context.Context, n *cluster.Node, gate func(context.Context, *cluster.Node) error) error {
 	roller, rolls := w.c.(component.Roller)
-	if rolls && runs {
+	if rolls {
 		w.event(n, Working, "asks whether it may restart")
 		ctx, cancel := context.WithTimeout(ctx, w.Patience)
 		err := w.poll(ctx, n, "may be restarted", func(ctx context.Context) error {
@@ -299,7 +321,7 @@ func (w *waveRun) turn(ctx context.Context, n *cluster.Node, runs bool, gate fun
 	if err := gate(ctx, n); err != nil {
 		return err
 	}
-	if rolls && runs {
+	if rolls {
 		if err := w.persist(ctx, func() error { return roller.AfterRestart(ctx, w.Survey.Platform(), n, w.Fleet) }); err != nil {
 			return err
 		}
@@ -308,8 +330,8 @@ func (w *waveRun) turn(ctx context.Context, n *cluster.Node, runs bool, gate fun
 	return nil
 }
 
-// proof is what each turn must prove: health, unless members are still to come,
-// without whom nobody can be whole.
+// proof is what each turn must prove: health, unless there are new members, without
+// whom nobody is whole and who are not before all others know of them.
 func (w *waveRun) proof(t turns) func(context.Context, *cluster.Node) error {
 	if len(t.added) > 0 {
 		return w.serves
@@ -317,8 +339,7 @@ func (w *waveRun) proof(t turns) func(context.Context, *cluster.Node) error {
 	return w.gate
 }
 
-// serves waits until a member takes part in the quorum, which is not whole as long as
-// members are still to come.
+// serves waits until a member takes part in the quorum, whole or not.
 func (w *waveRun) serves(ctx context.Context, n *cluster.Node) error {
 	quorate, ok := w.c.(component.Quorate)
 	if !ok {

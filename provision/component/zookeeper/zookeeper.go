@@ -278,7 +278,8 @@ func (zookeeper) Check(p component.Platform, n *cluster.Node) []component.Proble
 	}
 	steps := []string{"off", "accept", "prefer", "require"}
 	now, then := slices.Index(steps, tlsStep(found.Content)), slices.Index(steps, s.QuorumTLS)
-	if len(will) > 1 && (now-then > 1 || then-now > 1) {
+	// A configuration without members is none that a member of an ensemble runs with.
+	if len(was) > 0 && len(will) > 1 && (now-then > 1 || then-now > 1) {
 		refuse("zookeeper-tls", fmt.Sprintf("zookeeper_quorum_tls is %s and is to become %s: servers of both kinds cannot talk to each other",
 			steps[now], steps[then]), "change zookeeper_quorum_tls in steps (off, accept, prefer, require), and run mi-lb bootstrap after each")
 	}

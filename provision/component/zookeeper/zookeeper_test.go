@@ -145,6 +145,12 @@ func TestChangesThatLoseAQuorumOnTheWayAreRefused(t *testing.T) {
 	if problems := zookeeper.New().(component.Checker).Check(p, componenttest.Node(t, p, "a")); len(problems) != 1 || problems[0].Code != "zookeeper-id" {
 		t.Errorf("another id: %+v", problems)
 	}
+	p.Facts["a"] = found(t, three)
+	p.Facts["a"].Files["/etc/mi-lb/zookeeper/zoo.cfg"] = facts.File{Content: "nonsense\n", SHA256: "x"}
+	if problems := zookeeper.New().(component.Checker).Check(p, componenttest.Node(t, p, "a")); len(problems) != 0 {
+		t.Errorf("a configuration that is none: %+v", problems)
+	}
+	p.Facts["a"] = found(t, three)
 	// sha256 of "7", as whoever wrote it by hand may have left it.
 	p.Facts["a"].Files["/var/lib/zookeeper/myid"] = facts.File{SHA256: "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451"}
 	if problems := zookeeper.New().(component.Checker).Check(p, componenttest.Node(t, p, "a")); len(problems) != 0 {
