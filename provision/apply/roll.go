@@ -246,6 +246,11 @@ func (w *waveRun) standing(ctx context.Context, running []*cluster.Node) compone
 	}
 	until := time.Now().Add(min(election, w.Patience))
 	serving, kept, said := map[string]bool{}, false, ""
+	defer func() {
+		if said != "" {
+			w.say(Done, "")
+		}
+	}()
 	for {
 		q, err := w.look(ctx, quorate)
 		for _, name := range q.Serving {
@@ -267,11 +272,12 @@ func (w *waveRun) standing(ctx context.Context, running []*cluster.Node) compone
 			why = err.Error()
 		}
 		for _, n := range absent {
-			if why != said {
-				w.event(n, Waiting, "to take part in the quorum: %s", cmp.Or(why, "others do"))
-			}
+			why = cmp.Or(why, n.Name+" takes no part in it")
 		}
-		said = why
+		if why != said {
+			w.say(Waiting, "for the quorum: %s", why)
+			said = why
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

@@ -245,32 +245,36 @@ func (p *platform) changes(t *testing.T) {
 	p.t = t
 }
 
-// lost breaks what all members of three quorums run with.
+// lost breaks what all members of three quorums run with: ZooKeeper's do not start any
+// more, the others run and do not find each other.
 func (p *platform) lost(t *testing.T) {
 	ctx := context.Background()
-	for _, role := range roles[:3] {
+	for i, role := range roles[:3] {
 		m := p.hosts.Machine("dc1-" + role)
-		_, err := m.Run(ctx, "echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg; echo nonsense >/etc/mi-lb/consul/consul.json; echo MESOS_QUORUM=none >>/etc/mi-lb/mesos-master/environment; "+
-			"systemctl --no-block restart zookeeper consul mesos-master")
+		_, err := m.Run(ctx, fmt.Sprintf("echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg; sed -i 's/\"server\": 8300/\"server\": 839%d/' /etc/mi-lb/consul/consul.json; "+
+			"sed -i 's/^MESOS_QUORUM=.*/MESOS_QUORUM=5/' /etc/mi-lb/mesos-master/environment; systemctl --no-block restart zookeeper consul mesos-master", i))
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, word := range []string{"ZooKeeper leads", "no leader", "Mesos"} {
-		eventually(t, "the plan says that no quorum is left: "+word, func(context.Context) error {
+	for _, why := range []string{"no ZooKeeper leads", "Consul has no leader", "0 Mesos masters work"} {
+		eventually(t, "the plan says that no quorum is left: "+why, func(context.Context) error {
 			r := p.try("plan")
-			if !strings.Contains(r.stdout, "in dc1 all at once: ") || !strings.Contains(r.stdout, word) {
+			if !strings.Contains(r.stdout, "all at once: dc1-control-1, dc1-control-2, dc1-control-3, as there is no quorum to protect: "+why) {
 				return fmt.Errorf("%s", r)
 			}
 			return nil
 		})
 	}
 	r := p.must("--yes")
-	if n := strings.Count(r.stdout, "there is no quorum to protect, so all members change at once"); n != 3 {
-		t.Errorf("it does not say of three quorums that there is no quorum: %s", r)
-	}
-	if !strings.Contains(r.stdout, "The platform works.") || !strings.Contains(r.stdout, "there is no state to save") {
-		t.Errorf("%s", r)
+	// ZooKeeper's servers come back by themselves as soon as their file is right.
+	for _, said := range []string{
+		"there is no state to save: Consul has no leader", "so all members change at once: Consul has no leader",
+		"so all members change at once: 0 Mesos masters work", "The platform works.",
+	} {
+		if !strings.Contains(r.stdout, said) {
+			t.Errorf("it does not say %q: %s", said, r)
+		}
 	}
 	t.Logf("applied in %s", r.took.Round(100*time.Millisecond))
 	p.must("plan", "--detailed-exitcode")
