@@ -15,8 +15,8 @@
 // ([Watcher] chooses the cheapest that fits the connections there are):
 //
 //   - by service: one long-poll per service
-//   - by node: two per node, one for its services, one for its checks; of their
-//     answers only what is new in them is decoded
+//   - by node: two per node, one for its services, one for those of its checks that
+//     do not pass; of their answers only what is new in them is decoded
 //   - by trigger: two for the whole datacenter; what they show to have changed
 //     is read again, and what they cannot show is found by a slow sweep
 //
