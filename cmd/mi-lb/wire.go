@@ -128,7 +128,7 @@ func consulConfig(c config.Config, log *slog.Logger) consul.Config {
 	return consul.Config{
 		Address: c.Consul.Address, TokenFile: c.Consul.TokenFile,
 		TLS:         consul.TLS{CAFile: c.Consul.CAFile, CertFile: c.Consul.CertFile, KeyFile: c.Consul.KeyFile},
-		Datacenters: c.Consul.Datacenters, Datacenter: c.Datacenter, Logger: log,
+		Datacenters: c.Consul.Datacenters, Datacenter: c.Datacenter, Polls: c.Consul.LongPolls, Logger: log,
 	}
 }
 

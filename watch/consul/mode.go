@@ -70,7 +70,9 @@ type lines struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	limit int // as configured
+	limit int
+	// fixed: the limit is the operator's.
+	fixed bool
 	// fewer is the limit after the agent has refused a connection, until then, and for
 	// how long that was.
 	fewer      int
@@ -128,11 +130,13 @@ func (l *lines) forget() {
 	l.lingering = nil
 }
 
-// atMost lowers the limit.
+// atMost lowers the limit, unless somebody has set it who knows better.
 func (l *lines) atMost(limit int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = min(l.limit, limit)
+	if !l.fixed {
+		l.limit = min(l.limit, limit)
+	}
 }
 
 // refused notes that the agent allows fewer connections than was thought: others at

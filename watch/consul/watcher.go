@@ -109,10 +109,12 @@ func New(config Config) (*Watcher, error) {
 	config.datacentersEvery = orElse(config.datacentersEvery, 30*time.Second)
 	config.tick = orElse(config.tick, time.Second)
 	config.sweepEvery = orElse(config.sweepEvery, sweepEvery)
+	available := newLines(polls, time.Now)
+	available.fixed = config.Polls > 0
 	return &Watcher{
 		config: config,
 		t:      t,
-		lines:  newLines(polls, time.Now),
+		lines:  available,
 		reads:  make(chan struct{}, reads),
 		log:    config.Logger.With("source", "consul"),
 	}, nil

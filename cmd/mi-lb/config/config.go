@@ -32,6 +32,7 @@ type Consul struct {
 	KeyFile     string   `key:"key_file" help:"key of the client certificate"`
 	Domain      string   `key:"domain" help:"Consul's DNS domain, for hosts like web.service.consul; empty for no such hosts"`
 	Groups      []string `key:"groups" help:"groups this edge serves (key mi-lb.group); empty for all"`
+	LongPolls   int      `key:"long_polls" help:"most long-polls at a time; 0 for 120 over plain HTTP and unix sockets, where an agent allows 200 connections by default, and for 4000 over https"`
 }
 
 // Marathon is one cluster.

@@ -49,6 +49,7 @@ func validate(c Config, where func(key string) string) []error {
 	if (c.Consul.CertFile == "") != (c.Consul.KeyFile == "") {
 		v.fail("consul.cert_file", "and consul.key_file go together; only one of them is set")
 	}
+	v.positive("consul.long_polls", int64(c.Consul.LongPolls), true)
 	v.marathon(c.Marathon)
 	for _, network := range c.HAProxy.TrustedProxies {
 		if _, err := netip.ParsePrefix(network); err != nil {
