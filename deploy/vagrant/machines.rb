@@ -38,6 +38,17 @@ def machines(config, all)
   end
 end
 
+# platform defines the machines of datacenters, and an inventory of them: for each
+# datacenter machines by name, with address and memory. A name says the role.
+def platform(datacenters)
+  all = datacenters.values.reduce(:merge)
+  groups = datacenters.map { |dc, machines| ["dc=#{dc}", machines.map { |name, (address, _)| "#{name} ansible_host=#{address}" }] }
+  groups += %w[control worker edge].map { |role| ["role=#{role}", all.keys.grep(/\b#{role}-/)] }
+  groups << ["all:vars", ["ansible_user=vagrant", "ansible_ssh_private_key_file=/home/vagrant/key", VARIABLES.strip]]
+  text = groups.map { |name, lines| "[#{name}]\n#{lines.join("\n")}\n" }.join("\n")
+  Vagrant.configure("2") { |config| machines(config, all) { |machine| inventory(machine, text) } }
+end
+
 # inventory puts an inventory onto the machine, with the key that reaches the others.
 def inventory(machine, text)
   machine.vm.provision "file", source: File.join(Dir.home, ".vagrant.d", "insecure_private_key"), destination: "/home/vagrant/key"

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mi-lb/mi-lb/test/child"
 	"github.com/mi-lb/mi-lb/test/hosts"
 )
 
@@ -93,7 +94,6 @@ func (o *operator) command(arguments ...string) *exec.Cmd {
 	command.Dir = o.dir
 	// No agent, no home: nothing that whoever runs the test has set up.
 	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + o.dir, "TMPDIR=" + os.TempDir(), "NO_COLOR=1"}
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return command
 }
 
@@ -156,37 +156,22 @@ func (o *operator) lastLog() string {
 
 // running is a command that was started.
 type running struct {
+	*child.Process
 	t              testing.TB
-	command        *exec.Cmd
 	stdout, stderr output
 	begun          time.Time
-	done           chan struct{}
-	err            error // valid once done is closed
 }
 
 func (o *operator) start(arguments ...string) *running {
 	o.t.Helper()
-	r := &running{t: o.t, command: o.command(arguments...), begun: time.Now(), done: make(chan struct{})}
-	r.command.Stdout, r.command.Stderr = &r.stdout, &r.stderr
-	started := make(chan error)
-	go func() {
-		// Pdeathsig is sent when the thread that started the child ends.
-		unlock := lockThread()
-		defer unlock()
-		err := r.command.Start()
-		started <- err
-		if err == nil {
-			r.err = r.command.Wait()
-		}
-		close(r.done)
-	}()
-	if err := <-started; err != nil {
+	r := &running{t: o.t, begun: time.Now()}
+	command := o.command(arguments...)
+	command.Stdout, command.Stderr = &r.stdout, &r.stderr
+	var err error
+	if r.Process, err = child.Start(command, syscall.SIGKILL); err != nil {
 		o.t.Fatal(err)
 	}
-	o.t.Cleanup(func() {
-		_ = r.command.Process.Kill()
-		<-r.done
-	})
+	o.t.Cleanup(func() { r.End(syscall.SIGKILL, limit) })
 	return r
 }
 
@@ -194,30 +179,26 @@ func (o *operator) start(arguments ...string) *running {
 func (r *running) wait() result {
 	r.t.Helper()
 	select {
-	case <-r.done:
+	case <-r.Ended():
 	case <-time.After(limit):
 		r.t.Fatalf("it does not end: %s%s", r.stdout.String(), r.stderr.String())
 	}
 	code := 0
-	if r.err != nil {
+	if err := r.Err(); err != nil {
 		code = -1
 		var exit *exec.ExitError
-		if errors.As(r.err, &exit) {
+		if errors.As(err, &exit) {
 			code = exit.ExitCode()
 		}
 	}
-	state := r.command.ProcessState
-	return result{r.stdout.String(), r.stderr.String(), code, time.Since(r.begun), state.UserTime() + state.SystemTime()}
+	return result{r.stdout.String(), r.stderr.String(), code, time.Since(r.begun), r.Used()}
 }
 
 // killAt kills it as soon as it has printed something that the pattern fits.
 func (r *running) killAt(pattern string) {
 	r.t.Helper()
 	r.until(pattern)
-	if err := r.command.Process.Kill(); err != nil {
-		r.t.Fatal(err)
-	}
-	<-r.done
+	r.End(syscall.SIGKILL, limit)
 }
 
 // until returns when it has printed something that the pattern fits.
@@ -227,8 +208,8 @@ func (r *running) until(pattern string) {
 	begun := time.Now()
 	for !fits.MatchString(r.stdout.String() + r.stderr.String()) {
 		select {
-		case <-r.done:
-			r.t.Fatalf("it ended before it said %q: %v\n%s%s", pattern, r.err, r.stdout.String(), r.stderr.String())
+		case <-r.Ended():
+			r.t.Fatalf("it ended before it said %q: %v\n%s%s", pattern, r.Err(), r.stdout.String(), r.stderr.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Since(begun) > limit {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/creack/pty"
 	"github.com/hinshun/vt10x"
 
+	"github.com/mi-lb/mi-lb/test/child"
 	"github.com/mi-lb/mi-lb/test/hosts"
 )
 
@@ -95,13 +97,12 @@ func TestOperatorAtATerminal(t *testing.T) {
 
 // seat is a terminal that mi-lb runs on.
 type seat struct {
-	t       *testing.T
-	command *exec.Cmd
-	file    *os.File
-	screen  vt10x.Terminal
-	all     output
-	done    chan struct{} // closed when all output is read and the command has ended
-	err     error
+	*child.Process
+	t      *testing.T
+	file   *os.File
+	screen vt10x.Terminal
+	all    output
+	read   chan struct{} // closed when nobody has the terminal open any more
 
 	resizing sync.Mutex
 }
@@ -109,42 +110,30 @@ type seat struct {
 // sit runs "mi-lb bootstrap" on a terminal of that size.
 func (o *operator) sit(t *testing.T, width, height int, environment ...string) *seat {
 	t.Helper()
-	s := &seat{t: t, command: o.command(), screen: vt10x.New(vt10x.WithSize(width, height)), done: make(chan struct{})}
-	var kept []string
-	for _, variable := range s.command.Env {
-		if !strings.HasPrefix(variable, "NO_COLOR=") {
-			kept = append(kept, variable)
-		}
-	}
-	s.command.Env = append(kept, environment...)
-	started := make(chan error)
-	go func() {
-		unlock := lockThread() // for Pdeathsig
-		defer unlock()
-		var err error
-		s.file, err = pty.StartWithAttrs(s.command, &pty.Winsize{Cols: uint16(width), Rows: uint16(height)},
-			&syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL})
-		started <- err
-		if err != nil {
-			return
-		}
-		s.read()
-		s.err = s.command.Wait()
-		close(s.done)
-	}()
-	if err := <-started; err != nil {
+	s := &seat{t: t, screen: vt10x.New(vt10x.WithSize(width, height)), read: make(chan struct{})}
+	command := o.command()
+	command.Env = append(slices.DeleteFunc(command.Env, func(v string) bool { return strings.HasPrefix(v, "NO_COLOR=") }), environment...)
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	var err error
+	s.Process, err = child.StartWith(command, syscall.SIGKILL, func() (err error) {
+		s.file, err = pty.StartWithAttrs(command, &pty.Winsize{Cols: uint16(width), Rows: uint16(height)}, command.SysProcAttr)
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
+	go s.show()
 	t.Cleanup(func() {
-		_ = s.command.Process.Kill()
-		<-s.done
+		s.End(syscall.SIGKILL, limit)
+		<-s.read
 		_ = s.file.Close()
 	})
 	return s
 }
 
-// read shows what is printed, until nobody has the terminal open any more.
-func (s *seat) read() {
+// show shows what is printed, until nobody has the terminal open any more.
+func (s *seat) show() {
+	defer close(s.read)
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := s.file.Read(buffer)
@@ -204,7 +193,7 @@ func (s *seat) until(what string, words ...string) {
 			return
 		}
 		select {
-		case <-s.done:
+		case <-s.Ended():
 			s.t.Fatalf("it ended before this was seen: %s (%q)\n%s", what, missing, s.raw())
 		case <-time.After(20 * time.Millisecond):
 		}
@@ -218,16 +207,17 @@ func (s *seat) until(what string, words ...string) {
 func (s *seat) wait() int {
 	s.t.Helper()
 	select {
-	case <-s.done:
+	case <-s.Ended():
 	case <-time.After(limit):
 		s.t.Fatalf("it does not end:\n%s", s.shown())
 	}
-	var exit *exec.ExitError
-	if !errors.As(s.err, &exit) {
-		if s.err != nil {
-			s.t.Fatal(s.err)
-		}
+	<-s.read // all that it printed is shown
+	if s.Err() == nil {
 		return 0
+	}
+	var exit *exec.ExitError
+	if !errors.As(s.Err(), &exit) {
+		s.t.Fatal(s.Err())
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return -int(status.Signal())

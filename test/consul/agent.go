@@ -13,13 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/mi-lb/mi-lb/test/child"
 )
 
 // Options of an agent. The zero value is a server of dc1 that is its own leader.
@@ -146,11 +147,11 @@ func (a *Agent) waitAPI(ctx context.Context, p *process) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-p.done:
+		case <-p.Ended():
 			if bytes.Contains(p.last.Bytes(), []byte("address already in use")) {
 				return errPortTaken
 			}
-			return fmt.Errorf("it ended: %v", p.state)
+			return fmt.Errorf("it ended: %v", p.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -201,7 +202,7 @@ func (a *Agent) send(sig syscall.Signal) error {
 	if a.process == nil {
 		return fmt.Errorf("signal Consul agent %s: it does not run", a.options.Node)
 	}
-	return a.process.cmd.Process.Signal(sig)
+	return a.process.Signal(sig)
 }
 
 // PID is that of the agent's process, 0 while it does not run.
@@ -211,7 +212,7 @@ func (a *Agent) PID() int {
 	if a.process == nil {
 		return 0
 	}
-	return a.process.cmd.Process.Pid
+	return a.process.PID()
 }
 
 // Datacenter the agent is in.
@@ -343,73 +344,28 @@ func (a *Agent) WaitDatacenters(ctx context.Context, names ...string) error {
 	return nil
 }
 
-// process is a child that dies with this process.
+// process is an agent that runs, and the last that it said.
 type process struct {
-	cmd   *exec.Cmd
-	last  tail
-	done  chan struct{}
-	state error // valid once done is closed
+	*child.Process
+	last *child.Tail
 }
 
-// run starts a command. The kernel ends a child marked with Pdeathsig when the
-// thread that started it ends, so that thread is kept until the child is gone.
 func run(path string, args []string, output io.Writer) (*process, error) {
-	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	var out io.Writer = &p.last
+	p := &process{last: &child.Tail{}}
+	var out io.Writer = p.last
 	if output != nil {
-		out = io.MultiWriter(&p.last, output)
+		out = io.MultiWriter(p.last, output)
 	}
-	p.cmd.Stdout, p.cmd.Stderr = out, out
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.state = p.cmd.Wait()
-		}
-		close(p.done)
-	}()
-	return p, <-started
+	command := exec.Command(path, args...)
+	command.Stdout, command.Stderr = out, out
+	var err error
+	p.Process, err = child.Start(command, syscall.SIGKILL)
+	return p, err
 }
 
 // end signals the process and waits for it; one that does not heed the signal
 // within five seconds is killed.
 func (p *process) end(sig syscall.Signal) {
-	_ = p.cmd.Process.Signal(syscall.SIGCONT)
-	_ = p.cmd.Process.Signal(sig)
-	select {
-	case <-p.done:
-	case <-time.After(5 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
+	_ = p.Signal(syscall.SIGCONT)
+	p.End(sig, 5*time.Second)
 }
-
-// tail keeps the last of what is written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const tailBytes = 8 << 10
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if over := len(t.buf) - tailBytes; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(b), nil
-}
-
-func (t *tail) Bytes() []byte {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return bytes.Clone(t.buf)
-}
-
-func (t *tail) String() string { return string(t.Bytes()) }

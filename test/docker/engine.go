@@ -11,12 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/mi-lb/mi-lb/test/child"
 )
 
 // Options of an engine. The zero value is one that starts.
@@ -33,7 +34,7 @@ type Engine struct {
 	dir     string
 	bridge  string
 	subnet  int // the n of 10.n.0.0/16
-	process *process
+	process *child.Process
 }
 
 // Start runs an engine and returns when its API answers. The context ends the
@@ -98,7 +99,16 @@ func (e *Engine) launch(ctx context.Context) error {
 		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=true",
 		"--shutdown-timeout", "3", "--log-level", "warn",
 	}, e.options.Arguments...)
-	process, err := run("dockerd", arguments, e.options.LogOutput)
+	said := &child.Tail{}
+	command := exec.Command("dockerd", arguments...)
+	command.Stdout = said
+	if e.options.LogOutput != nil {
+		command.Stdout = io.MultiWriter(said, e.options.LogOutput)
+	}
+	command.Stderr = command.Stdout
+	command.WaitDelay = time.Second
+	// SIGTERM, so that dockerd takes its containers with it.
+	process, err := child.Start(command, syscall.SIGTERM)
 	if err != nil {
 		return fmt.Errorf("start Docker: %w", err)
 	}
@@ -108,10 +118,10 @@ func (e *Engine) launch(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-process.done:
-			return fmt.Errorf("start Docker: dockerd ended: %v\n%s", process.state, process.last.String())
+		case <-process.Ended():
+			return fmt.Errorf("start Docker: dockerd ended: %v\n%s", process.Err(), said)
 		case <-ctx.Done():
-			return fmt.Errorf("start Docker: %w\n%s", ctx.Err(), process.last.String())
+			return fmt.Errorf("start Docker: %w\n%s", ctx.Err(), said)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -133,10 +143,10 @@ func (e *Engine) Docker(ctx context.Context, arguments ...string) (string, error
 
 // Shutdown ends the engine as systemd would, and with it its containers. It can
 // be started again with [Engine.Relaunch].
-func (e *Engine) Shutdown() { e.process.end(syscall.SIGTERM) }
+func (e *Engine) Shutdown() { e.process.End(syscall.SIGTERM, endPatience) }
 
 // Kill ends the engine without notice; containers go on.
-func (e *Engine) Kill() { e.process.end(syscall.SIGKILL) }
+func (e *Engine) Kill() { e.process.End(syscall.SIGKILL, endPatience) }
 
 // Relaunch starts the engine again with the same data.
 func (e *Engine) Relaunch(ctx context.Context) error {
@@ -159,10 +169,13 @@ func (e *Engine) Stop() {
 			_, _ = e.Docker(ctx, append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
 		}
 		_, _ = e.Docker(ctx, "network", "prune", "-f")
-		e.process.end(syscall.SIGTERM)
+		e.process.End(syscall.SIGTERM, endPatience)
 	}
 	remove(e.dir, e.bridge)
 }
+
+// endPatience is how long dockerd may take to end.
+const endPatience = 15 * time.Second
 
 const (
 	folderPrefix = "mi-docker-"
@@ -291,73 +304,4 @@ func removeStale() {
 func alive(pid string) bool {
 	n, err := strconv.Atoi(pid)
 	return err != nil || syscall.Kill(n, 0) == nil || n == os.Getpid()
-}
-
-// process is a child that is ended with this process.
-type process struct {
-	command *exec.Cmd
-	last    tail
-	done    chan struct{}
-	state   error // valid once done is closed
-}
-
-// run starts a command. The kernel signals a child marked with Pdeathsig when
-// the thread that started it ends, so that thread is kept until the child is
-// gone. It is SIGTERM, so that dockerd takes its containers with it.
-func run(path string, arguments []string, output io.Writer) (*process, error) {
-	p := &process{command: exec.Command(path, arguments...), done: make(chan struct{})}
-	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	var out io.Writer = &p.last
-	if output != nil {
-		out = io.MultiWriter(&p.last, output)
-	}
-	p.command.Stdout, p.command.Stderr = out, out
-	p.command.WaitDelay = time.Second
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.command.Start()
-		started <- err
-		if err == nil {
-			p.state = p.command.Wait()
-		}
-		close(p.done)
-	}()
-	return p, <-started
-}
-
-// end signals the process and waits for it; one that does not heed the signal is killed.
-func (p *process) end(signal syscall.Signal) {
-	_ = p.command.Process.Signal(signal)
-	select {
-	case <-p.done:
-	case <-time.After(15 * time.Second):
-		_ = p.command.Process.Kill()
-		<-p.done
-	}
-}
-
-// tail keeps the last of what is written to it.
-type tail struct {
-	mu    sync.Mutex
-	bytes []byte
-}
-
-const tailBytes = 8 << 10
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.bytes = append(t.bytes, b...)
-	if over := len(t.bytes) - tailBytes; over > 0 {
-		t.bytes = append(t.bytes[:0], t.bytes[over:]...)
-	}
-	return len(b), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.bytes)
 }

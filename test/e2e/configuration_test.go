@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/mi-lb/mi-lb/test/child"
 	"github.com/mi-lb/mi-lb/test/edge"
 )
 
@@ -28,7 +29,7 @@ func TestWrongConfigurationIsNamedWithItsLineAndTheNearestKey(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), edge.Patience)
 			defer cancel()
 			command := exec.CommandContext(ctx, binary, "serve", "--config", e.ConfigFile)
-			command.Env = edge.Environment()
+			command.Env = child.Environment()
 			output, err := command.CombinedOutput()
 			if command.ProcessState == nil || command.ProcessState.ExitCode() != 2 {
 				t.Errorf("it ended with %v", err)

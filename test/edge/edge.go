@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	haproxyruntime "github.com/mi-lb/mi-lb/lb/haproxy/runtime"
+	"github.com/mi-lb/mi-lb/test/child"
 )
 
 // Options of an edge.
@@ -40,14 +40,7 @@ type Edge struct {
 
 	t       testing.TB
 	binary  string
-	running *run // nil while it does not run
-}
-
-// run is one run of mi-lb.
-type run struct {
-	command *exec.Cmd
-	ended   chan struct{}
-	err     error // valid once ended is closed
+	running *child.Process // nil while it does not run
 }
 
 // New prepares an edge, which ends with the test. It does not run yet.
@@ -58,7 +51,7 @@ func New(t testing.TB, o Options) *Edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guard, err := startGuard(dir)
+	guard, err := child.StartGuard()
 	if err != nil {
 		os.RemoveAll(dir)
 		t.Fatal(err)
@@ -70,7 +63,7 @@ func New(t testing.TB, o Options) *Edge {
 	}
 	t.Cleanup(func() {
 		e.end()
-		guard.stop()
+		guard.Stop()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -118,42 +111,12 @@ func (e *Edge) Start() {
 		e.t.Fatal(err)
 	}
 	defer log.Close() // the process has its own copy
-	r := &run{command: exec.Command(e.binary, "serve", "--config", e.ConfigFile), ended: make(chan struct{})}
-	r.command.Stdout, r.command.Stderr = log, log
-	r.command.Env = Environment()
-	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	go func() {
-		// The kernel sends that signal when the thread that started the child ends, so
-		// that thread is kept until the child is gone.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := r.command.Start()
-		started <- err
-		if err == nil {
-			r.err = r.command.Wait()
-			close(r.ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	command := exec.Command(e.binary, "serve", "--config", e.ConfigFile)
+	command.Stdout, command.Stderr = log, log
+	command.Env = child.Environment()
+	if e.running, err = child.Start(command, syscall.SIGKILL); err != nil {
 		e.t.Fatalf("start mi-lb: %v", err)
 	}
-	e.running = r
-}
-
-// Environment is this process's without what would change mi-lb's configuration.
-func Environment() []string {
-	var plain []string
-	for _, variable := range os.Environ() {
-		kept := true
-		for _, prefix := range []string{"MI_LB_", "CONSUL_", "NOTIFY_SOCKET=", "LISTEN_"} {
-			kept = kept && !strings.HasPrefix(variable, prefix)
-		}
-		if kept {
-			plain = append(plain, variable)
-		}
-	}
-	return plain
 }
 
 // PID is mi-lb's, 0 while it does not run.
@@ -161,7 +124,7 @@ func (e *Edge) PID() int {
 	if e.running == nil {
 		return 0
 	}
-	return e.running.command.Process.Pid
+	return e.running.PID()
 }
 
 // Stop has mi-lb drain and end with its HAProxy (SIGTERM), and returns when both
@@ -223,7 +186,7 @@ func (e *Edge) Signal(s syscall.Signal) {
 	if e.running == nil {
 		e.t.Fatalf("signal mi-lb: it does not run")
 	}
-	if err := e.running.command.Process.Signal(s); err != nil {
+	if err := e.running.Signal(s); err != nil {
 		e.t.Fatalf("signal mi-lb: %v", err)
 	}
 }
@@ -236,9 +199,9 @@ func (e *Edge) WaitEnd() error {
 		e.t.Fatal("wait for mi-lb to end: it does not run")
 	}
 	select {
-	case <-r.ended:
+	case <-r.Ended():
 		e.running = nil
-		return r.err
+		return r.Err()
 	case <-time.After(Patience):
 		e.t.Fatalf("mi-lb does not end")
 		return nil
@@ -250,8 +213,8 @@ func (e *Edge) WaitReady() {
 	e.t.Helper()
 	Wait(e.t, "mi-lb ready", func() error {
 		select {
-		case <-e.running.ended:
-			e.t.Fatalf("mi-lb ended: %v", e.running.err)
+		case <-e.running.Ended():
+			e.t.Fatalf("mi-lb ended: %v", e.running.Err())
 		default:
 		}
 		code, body, err := e.get("/readyz")
@@ -312,8 +275,7 @@ func (e *Edge) KillHAProxy(pid int) {
 // end ends everything at once and says what a test did not look at.
 func (e *Edge) end() {
 	if e.running != nil {
-		_ = e.running.command.Process.Kill()
-		<-e.running.ended
+		e.running.End(syscall.SIGKILL, Patience)
 		e.running = nil
 	}
 	for _, p := range processesOf(e.Dir) {

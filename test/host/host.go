@@ -8,12 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/mi-lb/mi-lb/test/child"
 	"github.com/mi-lb/mi-lb/test/consul"
 	"github.com/mi-lb/mi-lb/test/docker"
 	"github.com/mi-lb/mi-lb/test/edge"
@@ -81,43 +81,29 @@ func (h *Host) startRegistrator(binary string) {
 	defer log.Close() // the process has its own copy
 	listen := fmt.Sprintf("127.0.0.1:%d", edge.FreePort(h.t))
 	command := exec.Command(binary, "registrator", "-ip", "127.0.0.1", "-hostname", Name, "-listen", listen, "consul://"+h.Agent.HTTPAddress())
-	command.Env = append(edge.Environment(), "DOCKER_HOST="+h.Engine.Host())
+	command.Env = append(child.Environment(), "DOCKER_HOST="+h.Engine.Host())
 	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started, ended := make(chan error), make(chan struct{})
-	var outcome error // valid once ended is closed
-	go func() {
-		// That signal is sent when the thread that started the child ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(ended)
-		err := command.Start()
-		started <- err
-		if err == nil {
-			outcome = command.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	registrator, err := child.Start(command, syscall.SIGKILL)
+	if err != nil {
 		h.t.Fatalf("start mi-lb registrator: %v", err)
 	}
 	h.t.Cleanup(func() {
-		_ = command.Process.Signal(syscall.SIGTERM)
+		_ = registrator.Signal(syscall.SIGTERM)
 		select {
-		case <-ended:
-			if outcome != nil {
-				h.t.Errorf("mi-lb registrator ended: %v", outcome)
+		case <-registrator.Ended():
+			if err := registrator.Err(); err != nil {
+				h.t.Errorf("mi-lb registrator ended: %v", err)
 			}
 		case <-time.After(edge.Patience):
 			h.t.Error("mi-lb registrator does not end")
-			_ = command.Process.Kill()
-			<-ended
+			registrator.End(syscall.SIGKILL, edge.Patience)
 		}
 		h.examineLog()
 	})
 	edge.Wait(h.t, "mi-lb registrator ready", func() error {
 		select {
-		case <-ended:
-			return fmt.Errorf("it ended: %v", outcome)
+		case <-registrator.Ended():
+			return fmt.Errorf("it ended: %v", registrator.Err())
 		default:
 		}
 		_, err := Get(listen, "/readyz")

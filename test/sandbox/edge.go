@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +17,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/mi-lb/mi-lb/test/child"
 )
 
 // Edge is one datacenter's edge: a "mi-lb serve" with the HAProxy that it drives.
@@ -34,14 +35,7 @@ type Edge struct {
 	binary string
 
 	mu      sync.Mutex
-	process *edgeProcess // nil while it does not run
-}
-
-// edgeProcess is one run of mi-lb.
-type edgeProcess struct {
-	command *exec.Cmd
-	ended   chan struct{}
-	err     error // valid once ended is closed
+	process *child.Process // nil while it does not run
 }
 
 func newEdge(dir, binary string, dc Datacenter, configuration map[string]any) (*Edge, error) {
@@ -74,55 +68,27 @@ func (e *Edge) Start() error {
 		return fmt.Errorf("start the edge in %s: %w", e.name, err)
 	}
 	defer log.Close() // the process has its own copy
-	p := &edgeProcess{command: exec.Command(e.binary, "serve", "--config", e.Config), ended: make(chan struct{})}
-	p.command.Stdout, p.command.Stderr = log, log
-	p.command.Env = plainEnvironment()
+	command := exec.Command(e.binary, "serve", "--config", e.Config)
+	command.Stdout, command.Stderr = log, log
+	command.Env = child.Environment()
 	// SIGTERM, so that it ends its HAProxy too.
-	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	started := make(chan error)
-	go func() {
-		// The kernel sends that signal when the thread that started the child ends,
-		// so that thread is kept until the child is gone.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.command.Start()
-		started <- err
-		if err == nil {
-			p.err = p.command.Wait()
-			close(p.ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	p, err := child.Start(command, syscall.SIGTERM)
+	if err != nil {
 		return fmt.Errorf("start the edge in %s: %w", e.name, err)
 	}
 	e.process = p
 	return nil
 }
 
-// plainEnvironment leaves out what would change mi-lb's configuration.
-func plainEnvironment() []string {
-	var plain []string
-	for _, variable := range os.Environ() {
-		kept := true
-		for _, prefix := range []string{"MI_LB_", "CONSUL_", "NOTIFY_SOCKET=", "LISTEN_"} {
-			kept = kept && !strings.HasPrefix(variable, prefix)
-		}
-		if kept {
-			plain = append(plain, variable)
-		}
-	}
-	return plain
-}
-
 // PID is mi-lb's, 0 while it does not run.
 func (e *Edge) PID() int {
 	if p := e.running(); p != nil {
-		return p.command.Process.Pid
+		return p.PID()
 	}
 	return 0
 }
 
-func (e *Edge) running() *edgeProcess {
+func (e *Edge) running() *child.Process {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.process
@@ -131,7 +97,7 @@ func (e *Edge) running() *edgeProcess {
 // Ended is closed when mi-lb ends, by itself too; nil while it does not run.
 func (e *Edge) Ended() <-chan struct{} {
 	if p := e.running(); p != nil {
-		return p.ended
+		return p.Ended()
 	}
 	return nil
 }
@@ -153,8 +119,8 @@ func (e *Edge) WaitReady(ctx context.Context) error {
 			last = strings.TrimSpace(body)
 		}
 		select {
-		case <-p.ended:
-			return fmt.Errorf("start the edge in %s: mi-lb ended: %w\n%s", e.name, errors.Join(p.err), e.lastLog())
+		case <-p.Ended():
+			return fmt.Errorf("start the edge in %s: mi-lb ended: %w\n%s", e.name, errors.Join(p.Err()), e.lastLog())
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the edge in %s: %w; /readyz: %s\n%s", e.name, ctx.Err(), last, e.lastLog())
 		case <-time.After(10 * time.Millisecond):
@@ -190,12 +156,11 @@ func (e *Edge) lastLog() string {
 // Kill ends mi-lb as a crash would, and leaves HAProxy serving.
 func (e *Edge) Kill() {
 	if p := e.take(); p != nil {
-		_ = p.command.Process.Kill()
-		<-p.ended
+		p.End(syscall.SIGKILL, time.Minute)
 	}
 }
 
-func (e *Edge) take() *edgeProcess {
+func (e *Edge) take() *child.Process {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := e.process
@@ -230,10 +195,10 @@ func (e *Edge) Stop() error {
 		{syscall.SIGTERM, endAtMost, ""},
 		{syscall.SIGKILL, time.Minute, "it did not end after two SIGTERM"},
 	} {
-		_ = p.command.Process.Signal(step.signal)
+		_ = p.Signal(step.signal)
 		timer := time.NewTimer(step.atMost)
 		select {
-		case <-p.ended:
+		case <-p.Ended():
 			timer.Stop()
 			left := owned.alive()
 			// HAProxy may have been started again since.
@@ -246,15 +211,15 @@ func (e *Edge) Stop() error {
 			case step.because != "":
 				return fmt.Errorf("stop the edge in %s: %s\n%s", e.name, step.because, e.lastLog())
 			case len(left) > 0:
-				return fmt.Errorf("stop the edge in %s: mi-lb ended (%v) and left HAProxy running (%v)\n%s", e.name, p.command.ProcessState, left, e.lastLog())
-			case p.err != nil:
-				return fmt.Errorf("stop the edge in %s: mi-lb ended with %w\n%s", e.name, p.err, e.lastLog())
+				return fmt.Errorf("stop the edge in %s: mi-lb ended (%v) and left HAProxy running (%v)\n%s", e.name, p.Err(), left, e.lastLog())
+			case p.Err() != nil:
+				return fmt.Errorf("stop the edge in %s: mi-lb ended with %w\n%s", e.name, p.Err(), e.lastLog())
 			}
 			return nil
 		case <-timer.C:
 		}
 	}
-	return fmt.Errorf("stop the edge in %s: process %d cannot be killed", e.name, p.command.Process.Pid)
+	return fmt.Errorf("stop the edge in %s: process %d cannot be killed", e.name, p.PID())
 }
 
 // haproxyProcesses are the processes of one HAProxy, held by descriptors: what ends

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mi-lb/mi-lb/test/child"
 	"github.com/mi-lb/mi-lb/test/consul"
 	"github.com/mi-lb/mi-lb/test/marathon"
 )
@@ -25,7 +26,7 @@ type Sandbox struct {
 	// Dir is where everything is written, removed by Stop.
 	Dir string
 
-	guard *guard
+	guard *child.Guard
 	log   *os.File
 }
 
@@ -60,7 +61,7 @@ func Start(ctx context.Context, options Options) (*Sandbox, error) {
 
 func (s *Sandbox) start(ctx context.Context) error {
 	var err error
-	if s.guard, err = startGuard(); err != nil {
+	if s.guard, err = child.StartGuard(); err != nil {
 		return err
 	}
 	// The paths of sockets are below it, and must be short.
@@ -71,7 +72,7 @@ func (s *Sandbox) start(ctx context.Context) error {
 	if s.Dir, err = os.MkdirTemp(parent, "mi-lb-sandbox-"); err != nil {
 		return err
 	}
-	if err := s.guard.folder(s.Dir); err != nil {
+	if err := s.guard.Folder(s.Dir); err != nil {
 		return err
 	}
 	if s.log, err = os.Create(filepath.Join(s.Dir, "sandbox.log")); err != nil {
@@ -143,7 +144,7 @@ func (s *Sandbox) startConsul(ctx context.Context, site *Site) error {
 		return err
 	}
 	site.Consul = agent
-	return s.guard.folder(filepath.Dir(agent.Socket()))
+	return s.guard.Folder(filepath.Dir(agent.Socket()))
 }
 
 func (s *Sandbox) startMarathon(index int, site *Site) error {
@@ -249,7 +250,7 @@ func (s *Sandbox) Stop() error {
 			errs = append(errs, fmt.Errorf("remove what the sandbox wrote: %w", err))
 		}
 	}
-	s.guard.stop()
+	s.guard.Stop()
 	s.guard = nil
 	return errors.Join(errs...)
 }

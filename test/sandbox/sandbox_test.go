@@ -331,7 +331,7 @@ func guards() []string {
 	for _, path := range lines {
 		line, _ := os.ReadFile(path)
 		status, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "status"))
-		if strings.HasSuffix(string(line), "\x00sandbox-guard\x00") && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", syscall.Getpid())) {
+		if strings.HasSuffix(string(line), "\x00mi-lb-guard\x00") && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", syscall.Getpid())) {
 			found = append(found, filepath.Dir(path))
 		}
 	}

@@ -82,5 +82,5 @@ func StartAnswering(p *program.Program, b Binaries, addresses []string) {
 func startHAProxy(p *program.Program, b Binaries, dir, configuration string) (pid int) {
 	file := filepath.Join(dir, "haproxy.cfg")
 	p.Check(os.WriteFile(file, []byte(configuration), 0o600))
-	return startChild(p, filepath.Join(dir, "log"), b.HAProxy, "-db", "-f", file).pid()
+	return startChild(p, filepath.Join(dir, "log"), b.HAProxy, "-db", "-f", file).PID()
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/mi-lb/mi-lb/test/bench/program"
 	"github.com/mi-lb/mi-lb/test/bench/usage"
 	"github.com/mi-lb/mi-lb/test/bench/world"
+	"github.com/mi-lb/mi-lb/test/child"
 	"github.com/mi-lb/mi-lb/test/consul"
 	"github.com/mi-lb/mi-lb/test/edge"
 )
@@ -100,9 +101,9 @@ type consulTemplate struct {
 	dir     string
 	address string
 	agent   *consul.Agent
-	control *child
+	control *child.Process
 	// haproxy is nil until the file is there for the first time.
-	haproxy atomic.Pointer[child]
+	haproxy atomic.Pointer[child.Process]
 }
 
 func startConsulTemplate(p *program.Program, b Binaries, agent *consul.Agent, quiescence time.Duration) Subject {
@@ -145,7 +146,7 @@ func (s *consulTemplate) killHAProxy() {
 }
 
 func (s *consulTemplate) HTTPAddress() string  { return s.address }
-func (s *consulTemplate) Control() int         { return s.control.pid() }
+func (s *consulTemplate) Control() int         { return s.control.PID() }
 func (s *consulTemplate) Agent() *consul.Agent { return s.agent }
 
 func (s *consulTemplate) HAProxy() []int {
@@ -169,11 +170,11 @@ func (s *consulTemplate) Log() string {
 }
 
 func (s *consulTemplate) Ended() string {
-	if !s.control.alive() {
-		return fmt.Sprintf("consul-template has ended: %v", s.control.err)
+	if !s.control.IsRunning() {
+		return fmt.Sprintf("consul-template has ended: %v", s.control.Err())
 	}
-	if h := s.haproxy.Load(); h != nil && !h.alive() {
-		return fmt.Sprintf("HAProxy has ended: %v", h.err)
+	if h := s.haproxy.Load(); h != nil && !h.IsRunning() {
+		return fmt.Sprintf("HAProxy has ended: %v", h.Err())
 	}
 	return ""
 }

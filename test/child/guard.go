@@ -1,4 +1,4 @@
-package sandbox
+package child
 
 import (
 	"fmt"
@@ -7,19 +7,19 @@ import (
 	"syscall"
 )
 
-// guard clears up behind a program that was killed: what the kernel ends with it
+// Guard clears up behind a program that was killed: what the kernel ends with it
 // (Consul, tasks) leaves files, and HAProxy outlives mi-lb on purpose.
 //
 // It is a shell that waits for the end of its input, which is the program's end. It
 // has a session of its own: neither Ctrl-C nor a signal to the program's group
 // reaches it.
-type guard struct {
+type Guard struct {
 	command *exec.Cmd
 	input   io.WriteCloser
 }
 
 // guardScript reads "folder PATH" for what is to go and "done" where nothing is.
-// Of the folders' processes it ends those that a sandbox starts, by their command
+// Of the folders' processes it ends those of mi-lb and HAProxy, by their command
 // lines; mi-lb starts HAProxy again as long as it lives, hence the loop.
 const guardScript = `trap '' INT TERM HUP
 while read -r verb path; do
@@ -44,30 +44,31 @@ done
 rm -rf "$@"
 `
 
-func startGuard() (*guard, error) {
-	command := exec.Command("/bin/sh", "-c", guardScript, "sandbox-guard")
+// StartGuard starts a guard, which has nothing to guard yet.
+func StartGuard() (*Guard, error) {
+	command := exec.Command("/bin/sh", "-c", guardScript, "mi-lb-guard")
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	command.Dir = "/"
 	input, err := command.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start the sandbox's guard: %w", err)
+		return nil, fmt.Errorf("start the guard: %w", err)
 	}
 	if err := command.Start(); err != nil {
-		return nil, fmt.Errorf("start the sandbox's guard: %w", err)
+		return nil, fmt.Errorf("start the guard: %w", err)
 	}
-	return &guard{command, input}, nil
+	return &Guard{command, input}, nil
 }
 
-// folder is one more that the guard answers for.
-func (g *guard) folder(path string) error {
+// Folder is one more that the guard answers for.
+func (g *Guard) Folder(path string) error {
 	if _, err := fmt.Fprintln(g.input, "folder", path); err != nil {
-		return fmt.Errorf("tell the sandbox's guard of %s: %w", path, err)
+		return fmt.Errorf("tell the guard of %s: %w", path, err)
 	}
 	return nil
 }
 
-// stop ends the guard when nothing is left to guard.
-func (g *guard) stop() {
+// Stop ends the guard when nothing is left to guard.
+func (g *Guard) Stop() {
 	_, _ = fmt.Fprintln(g.input, "done")
 	_ = g.input.Close()
 	_ = g.command.Wait()
