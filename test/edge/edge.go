@@ -245,15 +245,17 @@ func (e *Edge) Master() *haproxyruntime.Master {
 	return haproxyruntime.NewMaster(filepath.Join(e.StateDir, "haproxy-master.sock"))
 }
 
-// Processes are HAProxy's, as its master says, asked without mi-lb.
+// Processes are HAProxy's, as its master says, asked without mi-lb. A master that is being
+// reloaded or started refuses for a moment.
 func (e *Edge) Processes() haproxyruntime.Processes {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	processes, err := e.Master().Processes(ctx)
-	if err != nil {
-		e.t.Fatalf("ask HAProxy's master: %v", err)
-	}
+	var processes haproxyruntime.Processes
+	Wait(e.t, "an answer of HAProxy's master", func() (err error) {
+		processes, err = e.Master().Processes(ctx)
+		return err
+	})
 	return processes
 }
 
