@@ -156,6 +156,22 @@ func TestShellsSayTheSame(t *testing.T) {
 	}
 }
 
+// Engines answer themselves, or docker does for them.
+func TestEnginesAreRead(t *testing.T) {
+	want := Docker{Version: "20.10.24", API: "1.41", MinAPI: "1.12"}
+	for _, text := range []string{
+		`{"Platform":{"Name":""},"Components":[{"Name":"Engine","Version":"20.10.24+dfsg1","Details":{"ApiVersion":"1.41"}}],"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12"}`,
+		`{"Version":"20.10.24","APIVersion":"1.41","MinAPIVersion":"1.12"}`,
+	} {
+		if got := docker(text); got == nil || *got != want {
+			t.Errorf("%s is read as %+v", text, got)
+		}
+	}
+	if got := docker("\n"); got != nil {
+		t.Errorf("nothing is read as %+v", got)
+	}
+}
+
 func TestPackagesOfRedHatAreRead(t *testing.T) {
 	f, err := parse([]byte(answer("\nmark rpm\nmi-lb systemd 252-46.el9_5.3\nmi-lb docker-ce 28.1.1-1.el9\npackage chrony is not installed\n",
 		"\nmark versionlock\n# x\ndocker-ce-3:28.1.1-1.el9.*\nsystemd-0:252-46.el9_5.3.*\n")), Ask{Packages: []string{"docker-ce", "chrony"}}, "mark", time.Time{})
