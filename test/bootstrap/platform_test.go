@@ -249,10 +249,11 @@ func (p *platform) changes(t *testing.T) {
 // more, the others run and do not find each other.
 func (p *platform) lost(t *testing.T) {
 	ctx := context.Background()
-	for i, role := range roles[:3] {
-		m := p.hosts.Machine("dc1-" + role)
-		_, err := m.Run(ctx, fmt.Sprintf("echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg; sed -i 's/\"server\": 8300/\"server\": 839%d/' /etc/mi-lb/consul/consul.json; "+
-			"sed -i 's/^MESOS_QUORUM=.*/MESOS_QUORUM=5/' /etc/mi-lb/mesos-master/environment; systemctl --no-block restart zookeeper consul mesos-master", i))
+	for _, role := range roles[:3] {
+		_, err := p.hosts.Machine("dc1-"+role).Run(ctx, `echo nonsense >/etc/mi-lb/zookeeper/zoo.cfg
+			sed -i 's/"bind_addr": .*/"bind_addr": "127.0.0.1",/' /etc/mi-lb/consul/consul.json
+			sed -i 's/^MESOS_QUORUM=.*/MESOS_QUORUM=5/' /etc/mi-lb/mesos-master/environment
+			systemctl --no-block restart zookeeper consul mesos-master`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +271,7 @@ func (p *platform) lost(t *testing.T) {
 	// ZooKeeper's servers come back by themselves as soon as their file is right.
 	for _, said := range []string{
 		"there is no state to save: Consul has no leader", "so all members change at once: Consul has no leader",
-		"so all members change at once: 0 Mesos masters work", "The platform works.",
+		"so all members change at once: 3 Mesos masters work, and the quorum is 5", "The platform works.",
 	} {
 		if !strings.Contains(r.stdout, said) {
 			t.Errorf("it does not say %q: %s", said, r)
