@@ -42,6 +42,8 @@ const (
 	wrkConnections    = 64
 	steadyRate        = 2000
 	steadyConnections = 64
+
+	byHand = "by hand"
 )
 
 func (b *bench) throughput() {
@@ -68,15 +70,16 @@ func (b *bench) throughput() {
 		w := world.StartConsul(b.Program)
 		w.Fill(world.NewSites(byName))
 		m := subject.MiLB.Start(b.Program, b.binaries, w.Default)
-		results := []*throughputResult{{Subject: "mi-lb"}, {Subject: "by hand"}, {Subject: "least"}}
+		results := []*throughputResult{{Subject: "mi-lb"}, {Subject: byHand}, {Subject: "by hand, alike"}, {Subject: "least"}}
 		hand, handPID := subject.StartByHand(b.Program, b.binaries, all)
+		alike, alikePID := subject.StartByHandAlike(b.Program, b.binaries, all)
 		least, leastPID := subject.StartLeast(b.Program, b.binaries, all[0])
-		at := []string{m.HTTPAddress(), hand, least}
+		at := []string{m.HTTPAddress(), hand, alike, least}
 		host := subject.Host(all[0].Name)
 		for i, r := range results {
 			b.await(r.Subject, at[i], host)
 		}
-		pids := [][]int{m.HAProxy(), {handPID}, {leastPID}}
+		pids := [][]int{m.HAProxy(), {handPID}, {alikePID}, {leastPID}}
 		for round := range rounds {
 			for i := range results {
 				i = (i + round) % len(results) // nobody is always the first
@@ -158,14 +161,14 @@ func median[R any, V ~int64](rounds []R, value func(R) V) V {
 func throughputPart(results []*throughputResult) report.Part {
 	table := report.Table{
 		Head: []string{"", "requests a second", "of by hand", "CPU of HAProxy for a request", "p50", "p99", "at " + grouped(steadyRate) + " a second: p50", "p99", "failed"},
-		Note: "Medians of the rounds, which alternate. “Least” has one backend, no routing by host and no headers.",
+		Note: "Medians of the rounds, which alternate. “By hand, alike” also replaces and withholds the headers that mi-lb does, and sends a request that is safe to repeat to another server when one dies. “Least” has one backend, no routing by host and no headers.",
 	}
 	rate := func(r *throughputResult) int64 {
 		return median(r.Full, func(f wrkFigures) int64 { return int64(f.Rate) })
 	}
 	var reference int64
 	for _, r := range results {
-		if r.Subject == "by hand" {
+		if r.Subject == byHand {
 			reference = rate(r)
 		}
 	}

@@ -28,24 +28,44 @@ defaults
 `
 
 // StartByHand runs a HAProxy that an engineer would have configured for the sites: by
-// host through a map, with the headers that services rely on. It returns
-// its address and process id.
+// host through a map, with the headers that services rely on most. It does less than
+// mi-lb's: what clients claim in Forwarded and Proxy reaches the services, they are not
+// told host and port, a request to a server that dies meanwhile is not sent to another,
+// and there are no paths and wildcards. It returns its address and process id.
 func StartByHand(p *program.Program, b Binaries, sites []Site) (address string, pid int) {
+	return startByHand(p, b, sites, "", `    http-request del-header X-Forwarded-For
+    http-request set-header X-Forwarded-Proto http
+    option forwardfor
+`, "check inter 30s")
+}
+
+// StartByHandAlike runs the same for whoever wants of it what mi-lb's HAProxy does to
+// each request, and still finds the backend by nothing but the host.
+func StartByHandAlike(p *program.Program, b Binaries, sites []Site) (address string, pid int) {
+	return startByHand(p, b, sites, "    retry-on conn-failure empty-response\n", `    http-request del-header X-Forwarded-For
+    http-request del-header Forwarded
+    http-request del-header Proxy
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Port %[dst_port]
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request disable-l7-retry unless { method GET HEAD OPTIONS }
+    option forwardfor
+`, "check inter 30s observe layer4 error-limit 2 on-error mark-down")
+}
+
+func startByHand(p *program.Program, b Binaries, sites []Site, defaults, rules, check string) (address string, pid int) {
 	dir := p.TempDir()
 	address = fmt.Sprintf("127.0.0.1:%d", edge.FreePort(p))
 	var text, hosts strings.Builder
 	fmt.Fprintf(&text, handDefaults+`    retries 3
     option redispatch 1
-frontend http
+%sfrontend http
     bind %s
-    http-request del-header X-Forwarded-For
-    http-request set-header X-Forwarded-Proto http
-    option forwardfor
-    use_backend %%[req.hdr(host),host_only,lower,map(%s/hosts.map)]
-`, Threads, address, dir)
+%s    use_backend %%[req.hdr(host),host_only,lower,map(%s/hosts.map)]
+`, Threads, defaults, address, rules, dir)
 	for _, s := range sites {
 		fmt.Fprintf(&hosts, "%s %s\n", Host(s.Name), s.Name)
-		fmt.Fprintf(&text, "backend %s\n    balance roundrobin\n%s", s.Name, serverLines(s))
+		fmt.Fprintf(&text, "backend %s\n    balance roundrobin\n%s", s.Name, serverLines(s, check))
 	}
 	p.Check(os.WriteFile(filepath.Join(dir, "hosts.map"), []byte(hosts.String()), 0o600))
 	return address, startHAProxy(p, b, dir, text.String())
@@ -57,13 +77,13 @@ frontend http
 func StartLeast(p *program.Program, b Binaries, site Site) (address string, pid int) {
 	address = fmt.Sprintf("127.0.0.1:%d", edge.FreePort(p))
 	return address, startHAProxy(p, b, p.TempDir(), fmt.Sprintf(handDefaults+"frontend http\n    bind %s\n    default_backend %s\nbackend %[3]s\n    balance roundrobin\n%s",
-		Threads, address, site.Name, serverLines(site)))
+		Threads, address, site.Name, serverLines(site, "check inter 30s")))
 }
 
-func serverLines(s Site) string {
+func serverLines(s Site, check string) string {
 	var text strings.Builder
 	for i, address := range s.Servers {
-		fmt.Fprintf(&text, "    server s%d %s check inter 30s\n", i, address)
+		fmt.Fprintf(&text, "    server s%d %s %s\n", i, address, check)
 	}
 	return text.String()
 }
