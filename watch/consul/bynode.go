@@ -214,6 +214,7 @@ type nodeReader struct {
 	remote   bool
 	services memo[nodeService]
 	checks   memo[check]
+	metas    metas
 }
 
 func (r *nodeReader) readServices(q *api.QueryOptions) ([]*nodeService, error) {
@@ -267,6 +268,7 @@ func (r *nodeReader) decodeServices(known *memo[nodeService], answer []byte) ([]
 		if err != nil {
 			return nodeService{}, err
 		}
+		service.Meta = r.metas.same(service.Meta)
 		s := nodeService{id: service.ID, name: service.Service}
 		s.entry, s.typical = convert(node, &service, r.remote)
 		return s, nil

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -191,6 +194,35 @@ func (m *memo[T]) all(array, besides []byte, decode func(element []byte) (T, err
 		}
 	}
 	return all, err
+}
+
+// metas are the metadata that there were. Many instances have the same, and a map of their
+// own for each would be a tenth of what mi-lb takes.
+type metas struct {
+	mu    sync.Mutex
+	known map[string]map[string]string
+}
+
+// same is the metadata, in the map of those that had the same before if there are any.
+func (m *metas) same(meta map[string]string) map[string]string {
+	const most = 1000 // different ones; then it is begun anew
+	if len(meta) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(meta)) {
+		fmt.Fprintf(&text, "%q%q", name, meta[name])
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known := m.known[text.String()]; known != nil {
+		return known
+	}
+	if m.known == nil || len(m.known) >= most {
+		m.known = map[string]map[string]string{}
+	}
+	m.known[text.String()] = meta
+	return meta
 }
 
 // decode is for elements of which a mistake is said with what it is in.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strconv"
 	"testing"
 )
 
@@ -84,5 +86,29 @@ func TestWhatIsTheSameInAnAnswerIsNotDecodedAgain(t *testing.T) {
 	}
 	if again := all(`["a"]`, "y"); decoded != 5 || len(again) != 1 {
 		t.Errorf("after an error: %d decoded", decoded)
+	}
+}
+
+func TestEqualMetadataIsKeptOnce(t *testing.T) {
+	var m metas
+	one := m.same(map[string]string{"a": "1", "b": "2"})
+	again := m.same(map[string]string{"b": "2", "a": "1"})
+	one["seen"] = "yes"
+	if again["seen"] != "yes" {
+		t.Error("equal metadata is kept twice")
+	}
+	for _, other := range []map[string]string{{"a": "1"}, {"a": "1\"", "b": "2"}, {"a": "1b", "": "2"}, {`a"1`: "", "b": "2"}} {
+		if got := m.same(maps.Clone(other)); !maps.Equal(got, other) {
+			t.Errorf("%v became %v", other, got)
+		}
+	}
+	if m.same(nil) != nil || m.same(map[string]string{}) != nil {
+		t.Error("no metadata is some")
+	}
+	for i := range 3000 {
+		m.same(map[string]string{"n": strconv.Itoa(i)})
+	}
+	if len(m.known) > 1000 {
+		t.Errorf("%d are kept", len(m.known))
 	}
 }
