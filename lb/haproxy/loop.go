@@ -150,6 +150,12 @@ func newEncoding(d *Driver) *plan.Encoding {
 			return spares
 		},
 		Shape: render.Shape,
+		Grow: func(shape string, spares int) (name, from string) {
+			if from = render.ShapeName(shape); from == "" || !d.renderer.Grows() {
+				return "", ""
+			}
+			return render.SpareName(spares), from
+		},
 		Claim: func(spare string, b *routing.Backend) ([]plan.Row, error) {
 			file, rows, err := settings.ClaimRows(spare, b)
 			if err != nil {

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -81,6 +82,57 @@ func TestServicesComeAndGoWithoutAReload(t *testing.T) {
 		t.Errorf("%d reloads for new services: %v", n-reloads, e.counts.reasons)
 	}
 	e.settled("backend one")
+}
+
+func TestMoreServicesThanSparesReloadOnlyAHAProxyThatMakesNoBackends(t *testing.T) {
+	e := newEdge(t, func(o *Options) { o.Settings.SpareBackends = 2 })
+	one := says(t, "one")
+	keys := []string{"mi-lb.check.path=/", "mi-lb.check.interval=1s"}
+	e.want(world(service("one", keys, one)))
+	e.until("one.example.com", 200, "one")
+	caps, err := e.process.Runtime().Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reloads := e.counts.reloaded()
+	all := []*watch.Service{service("one", keys, one)}
+	for i := range 6 {
+		name := fmt.Sprintf("new-%d", i)
+		all = append(all, service(name, keys, says(t, name)))
+	}
+	e.want(world(all...))
+	serve := func() {
+		for i := range 6 {
+			e.until(fmt.Sprintf("new-%d.example.com", i), 200, fmt.Sprintf("new-%d", i))
+		}
+	}
+	serve()
+	e.settled("backend new-5")
+	if !caps.AddBackend {
+		haproxytest.Until(t, "a reload", func() error {
+			if e.counts.reloaded() == reloads {
+				return errors.New("none")
+			}
+			return nil
+		})
+	} else if n := e.counts.reloaded() - reloads; n != 0 {
+		t.Errorf("HAProxy %s: %d reloads: %v", caps.Version, n, e.counts.reasons)
+	}
+
+	// The next driver knows those that were made.
+	reloads = e.counts.reloaded()
+	e.leave()
+	e.start()
+	last := says(t, "last")
+	e.want(world(append(all, service("last", keys, last))...))
+	e.until("last.example.com", 200, "last")
+	serve()
+	if n := e.counts.reloaded() - reloads; caps.AddBackend && n != 0 {
+		t.Errorf("HAProxy %s: %d reloads after a handover: %v", caps.Version, n, e.counts.reasons)
+	}
+	e.settled("backend last")
+	// Files that nobody has asked HAProxy to read are right too.
+	e.runsItsFiles("at the end")
 }
 
 // serving are the servers that may have traffic, of backends that fit.

@@ -112,6 +112,8 @@ type differ struct {
 	// claimed are spares that this plan uses, by id; taken are their names.
 	claimed map[string]string
 	taken   map[string]bool
+	// spares are all that there are, with those that this plan adds; nil until asked for.
+	spares []Spare
 }
 
 func (d *differ) reload(word, detail string) {
@@ -189,7 +191,8 @@ func (d *differ) claim(have *Backend, want *routing.Backend) bool {
 }
 
 // spare is one that can become the backend: one that is free, else one whose backend
-// nobody wants any more and no traffic reaches; that has servers in maintenance.
+// nobody wants any more and no traffic reaches, which has servers in maintenance, else
+// one that HAProxy makes.
 func (d *differ) spare(b *routing.Backend) (spare Spare, servers []Server, found bool) {
 	shape := d.running.encoding.shape(b)
 	if shape == "" || !d.caps.AddServer {
@@ -208,7 +211,28 @@ func (d *differ) spare(b *routing.Backend) (spare Spare, servers []Server, found
 			return Spare{Name: was.Name, Shape: shape, ID: was.ID}, was.Servers, true
 		}
 	}
-	return Spare{}, nil, false
+	return d.grow(shape)
+}
+
+// grow has HAProxy make a spare, from the defaults that those have which it has read.
+func (d *differ) grow(shape string) (spare Spare, servers []Server, found bool) {
+	if !d.caps.AddBackend {
+		return Spare{}, nil, false
+	}
+	if d.spares == nil {
+		d.spares = d.running.Spares()
+	}
+	if !slices.ContainsFunc(d.spares, func(s Spare) bool { return s.Shape == shape }) {
+		return Spare{}, nil, false
+	}
+	name, from := d.running.encoding.grow(shape, len(d.spares))
+	if name == "" {
+		return Spare{}, nil, false
+	}
+	spare = Spare{Name: name, Shape: shape}
+	d.spares = append(d.spares, spare)
+	d.enter = append(d.enter, AddSpare{Name: name, From: from, Shape: shape})
+	return spare, nil, true
 }
 
 func (d *differ) backend(have *Backend, want *routing.Backend) {

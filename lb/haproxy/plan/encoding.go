@@ -33,6 +33,10 @@ type Encoding struct {
 	// Shape is what the backend has in common with those that one spare can become: all
 	// but its name and servers. "" for a backend that no spare can.
 	Shape func(b *routing.Backend) string
+	// Grow names the spare of the shape that a HAProxy with so many spares may make, and
+	// the section of defaults that it makes it from; both "" if it cannot. The section is
+	// in files that have spares of the shape.
+	Grow func(shape string, spares int) (name, from string)
 	// Claim are the rows that the spare of that name needs to become the backend,
 	// besides its servers.
 	Claim func(spare string, b *routing.Backend) ([]Row, error)
@@ -59,6 +63,13 @@ func (e *Encoding) shape(b *routing.Backend) string {
 		return ""
 	}
 	return e.Shape(b)
+}
+
+func (e *Encoding) grow(shape string, spares int) (name, from string) {
+	if e.Grow == nil {
+		return "", ""
+	}
+	return e.Grow(shape, spares)
 }
 
 func (e *Encoding) claim(spare string, b *routing.Backend) ([]Row, error) {

@@ -83,6 +83,12 @@ type SetMap struct{ Map, Key, Value string }
 // DelMap removes the rows with the key.
 type DelMap struct{ Map, Key string }
 
+// AddSpare makes a backend without servers that can become any of its shape.
+type AddSpare struct {
+	// Name is HAProxy's, From that of the section of defaults.
+	Name, From, Shape string
+}
+
 // ClaimSpare makes a backend that was rendered ahead the one with the id. It needs no
 // command.
 type ClaimSpare struct {
@@ -105,6 +111,7 @@ func (o DelServer) Kind() string        { return "del-server" }
 func (o AddMap) Kind() string           { return "add-map" }
 func (o SetMap) Kind() string           { return "set-map" }
 func (o DelMap) Kind() string           { return "del-map" }
+func (o AddSpare) Kind() string         { return "add-backend" }
 func (o ClaimSpare) Kind() string       { return "claim-spare" }
 
 func (o AddServer) String() string {
@@ -119,6 +126,7 @@ func (o DelServer) String() string        { return fmt.Sprintf("del server %s", 
 func (o AddMap) String() string           { return fmt.Sprintf("add map %s %s %s", o.Map, o.Key, o.Value) }
 func (o SetMap) String() string           { return fmt.Sprintf("set map %s %s %s", o.Map, o.Key, o.Value) }
 func (o DelMap) String() string           { return fmt.Sprintf("del map %s %s", o.Map, o.Key) }
+func (o AddSpare) String() string         { return fmt.Sprintf("add backend %s from %s", o.Name, o.From) }
 func (o ClaimSpare) String() string {
 	text := fmt.Sprintf("claim spare %s for %s", o.Backend, o.ID)
 	if o.From != "" {
@@ -196,6 +204,16 @@ func (o AddMap) Commands() ([]string, error)     { return one(runtime.AddMap(o.M
 func (o SetMap) Commands() ([]string, error)     { return one(runtime.SetMap(o.Map, o.Key, o.Value)) }
 func (o DelMap) Commands() ([]string, error)     { return one(runtime.DelMap(o.Map, o.Key)) }
 func (o ClaimSpare) Commands() ([]string, error) { return nil, nil }
+
+func (o AddSpare) Commands() ([]string, error) {
+	add, err := runtime.Command("add backend", o.Name, "from", o.From)
+	if err != nil {
+		return nil, err
+	}
+	// Until then no rule leads to it.
+	publish, err := runtime.Command("publish backend", o.Name)
+	return []string{add, publish}, err
+}
 
 // Script is operations as commands, which knows what belongs to which.
 type Script struct {

@@ -143,7 +143,13 @@ func TestAnyHistoryOfRuntimeChangesEndsWhereAReloadDoes(t *testing.T) {
 		if seed%2 == 1 {
 			encoding.Spares = spares("spare-1", "spare-2", "check-1", "check-2", "tcp-1")
 		}
-		caps := runtime.Capabilities{AddServer: seed%7 != 0, DelServer: seed%3 == 0}
+		encoding.Grow = func(shape string, spares int) (name, from string) {
+			if strings.Contains(shape, "sticky") {
+				return "", ""
+			}
+			return fmt.Sprintf("grown-%d", spares), "like-" + shape
+		}
+		caps := runtime.Capabilities{AddServer: seed%7 != 0, DelServer: seed%3 == 0, AddBackend: seed%5 < 2}
 		table := h.step()
 		running, err := New(table, encoding)
 		if err != nil {

@@ -310,6 +310,10 @@ func (o AddMap) apply(e *edit)           { e.rows[rowKey{o.Map, o.Key}] = &o.Val
 func (o SetMap) apply(e *edit)           { e.rows[rowKey{o.Map, o.Key}] = &o.Value }
 func (o DelMap) apply(e *edit)           { e.rows[rowKey(o)] = nil }
 
+func (o AddSpare) apply(e *edit) {
+	e.r.spares = append(slices.Clone(e.r.spares), Spare{Name: o.Name, Shape: o.Shape})
+}
+
 func (o ClaimSpare) apply(e *edit) {
 	b := &Backend{ID: o.ID, Name: o.Backend, options: o.options, spare: o.shape}
 	if o.From == "" {

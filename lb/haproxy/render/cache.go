@@ -48,7 +48,7 @@ const sectionEnd = "\x00"
 // sections are the sections of the table's backends and of spares, with the built-in
 // templates; "" with others.
 func (r *Renderer) sections(t *routing.Table, s Settings, v *view, from, to *cache) (string, error) {
-	if !r.engine.BuiltIn("backend") || !r.engine.BuiltIn("server") {
+	if !r.engine.BuiltIn("backend") || !r.engine.BuiltIn("options") || !r.engine.BuiltIn("server") {
 		return "", nil
 	}
 	var fresh []*backendView

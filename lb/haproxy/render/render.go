@@ -51,6 +51,7 @@ func (r *Renderer) Render(ctx context.Context, t *routing.Table, s Settings, wor
 	if v.sections, err = r.sections(t, s, v, former, next); err != nil {
 		return nil, err
 	}
+	v.grows = r.Grows()
 	functions := v.functions(t, s)
 	files := Files{}
 	var missing []templates.Missing
@@ -84,6 +85,18 @@ func (r *Renderer) Render(ctx context.Context, t *routing.Table, s Settings, wor
 	r.last = next
 	r.mu.Unlock()
 	return files, nil
+}
+
+// Grows says whether the files have the defaults that HAProxy needs to make spare
+// backends itself; [ShapeName] names them. Those of an operator's own templates are not
+// known to be the same for all backends of a shape.
+func (r *Renderer) Grows() bool {
+	for _, name := range []string{ConfigFile, "defaults", "backend", "options", "shapes"} {
+		if !r.engine.BuiltIn(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // ServerArgs are what follows `add server ` to add each of the servers to the
@@ -155,9 +168,15 @@ func addServer(backend string, words []string) (string, error) {
 func (v *view) functions(t *routing.Table, s Settings) template.FuncMap {
 	return template.FuncMap{
 		// What there is. The texts in it are encoded, but for those of table.
-		"settings":    func() *settingsView { return v.settings },
-		"backends":    func() ([]*backendView, error) { return v.allBackends(t, s) },
-		"sections":    func() string { return v.sections },
+		"settings": func() *settingsView { return v.settings },
+		"backends": func() ([]*backendView, error) { return v.allBackends(t, s) },
+		"sections": func() string { return v.sections },
+		"shapes": func() ([]*backendView, error) {
+			if !v.grows {
+				return nil, nil
+			}
+			return s.shapes(t)
+		},
 		"ports":       func() []portView { return v.ports },
 		"rows":        func(name string) []Row { return v.rows[name] },
 		"serverNames": func() bool { return len(v.rows[serverNamesMap]) > 0 },

@@ -310,12 +310,24 @@ func TestSparesAreLikeTheBackendsThatTheyCanBecome(t *testing.T) {
 			said := strings.Join(sections[spare.Name].lines, "\n")
 			said = strings.NewReplacer("uri-lf", "uri", "'", "").Replace(said)
 			for _, row := range rows {
+				suffix := strings.TrimPrefix(row.Key, spare.Name)
 				for _, fallback := range []string{"/", "localhost"} {
-					said = strings.ReplaceAll(said, "%[str("+row.Key+"),map("+Current(goldenDir)+"/spare-checks.map,"+fallback+")]", row.Value)
+					said = strings.ReplaceAll(said, "%[be_name,concat("+suffix+"),map("+Current(goldenDir)+"/spare-checks.map,"+fallback+")]", row.Value)
 				}
 			}
 			if want := strings.ReplaceAll(strings.Join(sections["web"].lines, "\n"), "'", ""); said != want {
 				t.Errorf("%d: %s says\n%s\nand web\n%s", i, spare.Name, said, want)
+			}
+			// HAProxy makes another one like it, if defaults can have all that is in it.
+			name := ShapeName(spare.Shape)
+			if name == "" {
+				if !own.Sticky || own.Protocol != routing.TCP {
+					t.Errorf("%d: no defaults for the shape %q", i, spare.Shape)
+				}
+				continue
+			}
+			if d := sections[name]; d == nil || d.kind != "defaults" || !slices.Equal(d.lines, sections[spare.Name].lines) {
+				t.Errorf("%d: the defaults of %s differ from it: %+v", i, spare.Name, d)
 			}
 		}
 		if !found {

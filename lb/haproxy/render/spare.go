@@ -2,6 +2,8 @@ package render
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -161,10 +163,38 @@ func newSpareView(s Settings, spare Spare) (*backendView, error) {
 		return nil, err
 	}
 	v.Name = spare.Name
-	if v.CheckPath != "" {
-		v.CheckPath = spareCheckPath(spare.Name)
-		v.CheckHost = spareCheckHost(spare.Name)
-		v.CheckByMap = true
-	}
+	v.CheckByMap = v.CheckPath != ""
 	return v, nil
+}
+
+// ShapeName is the name of the defaults section that HAProxy makes spares of the shape
+// from at run time; "" if there is none, as a section of defaults cannot have all that a
+// backend has.
+func ShapeName(shape string) string {
+	words := strings.Split(shape, ", ")
+	if shape == "" || words[0] != string(routing.HTTP) && slices.Contains(words, "sticky") {
+		return "" // a table of clients belongs to a backend
+	}
+	sum := sha256.Sum256([]byte(shape))
+	return internal + "shape-" + hex.EncodeToString(sum[:6])
+}
+
+// shapes are the defaults sections for the shapes that have spares.
+func (s Settings) shapes(t *routing.Table) ([]*backendView, error) {
+	var all []*backendView
+	last := ""
+	for _, spare := range s.Spares(t) {
+		name := ShapeName(spare.Shape)
+		if name == "" || spare.Shape == last {
+			continue
+		}
+		last = spare.Shape
+		v, err := newSpareView(s, spare)
+		if err != nil {
+			return nil, fmt.Errorf("render the defaults of %s: %w", spare.Name, err)
+		}
+		v.Name = name
+		all = append(all, v)
+	}
+	return all, nil
 }

@@ -20,6 +20,8 @@ type view struct {
 	sections string
 	ports    []portView
 	rows     map[string][]Row
+	// grows says that defaults for further spares are written; see [Renderer.Grows].
+	grows bool
 	// sameRows are the maps whose rows are as they were in the last rendering.
 	sameRows map[string]bool
 }

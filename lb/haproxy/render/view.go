@@ -66,7 +66,7 @@ type backendView struct {
 	Strip     *stripView
 	CheckPath string
 	CheckHost string
-	// CheckByMap says that the two are keys of spare-checks.map.
+	// CheckByMap says that spare-checks.map has the two.
 	CheckByMap bool
 	// CheckTimeout is "" for the server's interval.
 	CheckTimeout string
