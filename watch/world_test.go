@@ -126,7 +126,7 @@ func TestSavedSnapshotIsTheSame(t *testing.T) {
 	if err != nil || !at.Equal(now) {
 		t.Fatalf("load: %v, %v", at, err)
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.IgnoreUnexported(watch.Part{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.IgnoreUnexported(Part{})); diff != "" {
 		t.Errorf("-saved +loaded:\n%s", diff)
 	}
 	if resumed, _ := NewWorld(got, "dc1", clock()).Snapshot(); len(resumed.Parts) != 3 || resumed.Revision != want.Revision {
