@@ -187,6 +187,36 @@ func TestAConfigurationThatCannotStartIsTriedAgain(t *testing.T) {
 	}
 }
 
+// The master of HAProxy 2.6 does not listen while it executes itself anew.
+func TestAHAProxyThatIsBeingReloadedIsTakenOverToo(t *testing.T) {
+	s := newSite(t)
+	first := s.open()
+	state, err := first.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := syscall.Kill(state.Master, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		var adopted process.State
+		// From before the signal is noticed until after it was.
+		for end := time.Now().Add(150 * time.Millisecond); time.Now().Before(end); {
+			second, err := process.New(s.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			adopted, err = second.Adopt(t.Context())
+			if err := errors.Join(err, second.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if adopted.Master != state.Master {
+				t.Fatalf("adopted %+v, was %+v", adopted, state)
+			}
+		}
+	}
+}
+
 func TestARunningHAProxyIsTakenOverWithoutAReload(t *testing.T) {
 	s := newSite(t)
 	first, err := process.New(s.cfg)

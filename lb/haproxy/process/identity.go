@@ -90,6 +90,21 @@ func (m *master) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// masterRuns says whether there is a process with the arguments of a master that has the
+// socket: one, or a worker, whose are the same.
+func masterRuns(masterSocket string) bool {
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		return false
+	}
+	for _, p := range processes {
+		if pid, err := strconv.Atoi(p.Name()); err == nil && verify(pid, masterSocket, nil) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // verify checks by its command line that the process is a HAProxy master with our
 // master socket which runs from our files.
 func verify(pid int, masterSocket string, files []string) error {

@@ -225,6 +225,10 @@ func stateOf(procs runtime.Processes) State {
 	return State{Master: procs.Master, Worker: procs.Worker(), Old: procs.Old, Version: procs.Version}
 }
 
+// executes is how long a master may take from closing its socket to listening again: it
+// reads its files in between. What is left of one that was killed ends sooner.
+const executes = 10 * time.Second
+
 // Adopt takes over the HAProxy that runs already, without a reload. The error wraps
 // [ErrNotRunning] if none does, [ErrNotOurs] if it is not the one configured.
 func (p *Process) Adopt(ctx context.Context) (State, error) {
@@ -233,6 +237,18 @@ func (p *Process) Adopt(ctx context.Context) (State, error) {
 	}
 	defer p.release()
 	state, err := p.adopt(ctx)
+	// A master that is being reloaded executes itself anew, and for a moment nobody
+	// listens. Whoever started another one then would have both serve, the former with
+	// what it knew.
+	for deadline := time.Now().Add(executes); errors.Is(err, ErrNotRunning) && time.Now().Before(deadline); {
+		if !masterRuns(p.cfg.MasterSocket) {
+			break
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return State{}, fmt.Errorf("take over HAProxy: %w", err)
+		}
+		state, err = p.adopt(ctx)
+	}
 	if err != nil {
 		return State{}, err
 	}
