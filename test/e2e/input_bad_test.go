@@ -219,7 +219,7 @@ func writeYAML(t *testing.T, path string, value any) {
 }
 
 var (
-	sectionLine = regexp.MustCompile(`^(global|defaults|(?:frontend|backend|listen|peers|resolvers|userlist|program|cache|mailers|ring|http-errors|fcgi-app|crt-store|log-forward)\b.*)$`)
+	sectionLine = regexp.MustCompile(`^(global|defaults(?: mi-lb\S*)?(?: from mi-lb)?|(?:frontend|backend|listen|peers|resolvers|userlist|program|cache|mailers|ring|http-errors|fcgi-app|crt-store|log-forward)\b.*)$`)
 	// numberLine changes with every reload.
 	numberLine = regexp.MustCompile(`(?m)^\s*description .*$`)
 )

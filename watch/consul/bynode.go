@@ -441,8 +441,7 @@ func (s *session) readNode(f *following, p *followed) func() {
 		}
 		if p.read.checks {
 			if !v.checks.known || checks.index >= v.checks.index {
-				v.setChecks(health)
-				v.checks = half{known: true, index: checks.index, why: firstDoubt(v.checks, checks, s.why)}
+				v.takeChecks(health, checks, firstDoubt(v.checks, checks, s.why))
 			}
 			v.checks.wanted = false
 		}
