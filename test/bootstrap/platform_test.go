@@ -360,6 +360,11 @@ func (p *platform) hostOff(t *testing.T) {
 	if err := off.PowerOn(ctx); err != nil {
 		t.Fatal(err)
 	}
+	// A run refuses to go on when units come up by themselves between its plan and its
+	// beginning.
+	if _, err := off.Run(ctx, "systemctl is-system-running --wait >/dev/null; systemctl is-active mesos-agent registrator"); err != nil {
+		t.Fatal(err)
+	}
 	p.must("--yes")
 	p.must("plan", "--detailed-exitcode")
 }
