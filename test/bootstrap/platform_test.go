@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -271,9 +272,10 @@ func (p *platform) lost(t *testing.T) {
 	// ZooKeeper's servers come back by themselves as soon as their file is right.
 	for _, said := range []string{
 		"there is no state to save: Consul has no leader", "so all members change at once: Consul has no leader",
-		"so all members change at once: 3 Mesos masters work, and the quorum is 5", "The platform works.",
+		// As many as happen to run: without a quorum each ends after a while, and starts again.
+		"so all members change at once: [0-3] Mesos masters work, and the quorum is 5", "The platform works[.]",
 	} {
-		if !strings.Contains(r.stdout, said) {
+		if !regexp.MustCompile(said).MatchString(r.stdout) {
 			t.Errorf("it does not say %q: %s", said, r)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/mi-lb/mi-lb/provision/cluster"
 	"github.com/mi-lb/mi-lb/provision/component"
@@ -142,8 +143,33 @@ func forget(ctx context.Context, p component.Platform, a component.Access, throu
 	return nil
 }
 
+// keyringTries and keyringPause are for nodes whose answer is not there in time: Consul
+// asks them by gossip, which loses some, and more in the minute after a node has come back.
+// All that is asked of them can be asked again.
+const (
+	keyringTries = 5
+	keyringPause = 5 * time.Second
+)
+
 // change asks all nodes for one step, and proves that all have done it.
 func change(ctx context.Context, p component.Platform, through agentAPI, method, key string, prove func(ring, string) error) error {
+	var err error
+	for try := range keyringTries {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(keyringPause):
+			}
+		}
+		if err = changeOnce(ctx, p, through, method, key, prove); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func changeOnce(ctx context.Context, p component.Platform, through agentAPI, method, key string, prove func(ring, string) error) error {
 	if err := through.call(ctx, method, "/v1/operator/keyring", gossipKey{key}, nil); err != nil {
 		return err
 	}
