@@ -92,18 +92,21 @@ func (m *master) wait(ctx context.Context, d time.Duration) bool {
 
 // masterRuns says whether there is a process with the arguments of a master that has the
 // socket: one, or a worker, whose are the same.
-func masterRuns(masterSocket string) bool {
+func masterRuns(masterSocket string) (bool, error) {
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
-		return false
+		return false, fmt.Errorf("look for a master with the socket %s: %w", masterSocket, err)
 	}
 	for _, p := range processes {
 		if pid, err := strconv.Atoi(p.Name()); err == nil && verify(pid, masterSocket, nil) == nil {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
+
+// errExecuting: a process has no arguments while it executes a program.
+var errExecuting = errors.New("it is just executing a program")
 
 // verify checks by its command line that the process is a HAProxy master with our
 // master socket which runs from our files.
@@ -111,6 +114,9 @@ func verify(pid int, masterSocket string, files []string) error {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil {
 		return fmt.Errorf("who is %d: %w", pid, err)
+	}
+	if len(raw) == 0 {
+		return fmt.Errorf("who is %d: %w", pid, errExecuting)
 	}
 	args := strings.Split(string(bytes.TrimRight(raw, "\x00")), "\x00")
 	sockets, running, mode := commandLine(args)

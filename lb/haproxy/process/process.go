@@ -240,8 +240,16 @@ func (p *Process) Adopt(ctx context.Context) (State, error) {
 	// A master that is being reloaded executes itself anew, and for a moment nobody
 	// listens. Whoever started another one then would have both serve, the former with
 	// what it knew.
-	for deadline := time.Now().Add(executes); errors.Is(err, ErrNotRunning) && time.Now().Before(deadline); {
-		if !masterRuns(p.cfg.MasterSocket) {
+	unseen := 0
+	for deadline := time.Now().Add(executes); (errors.Is(err, ErrNotRunning) || errors.Is(err, errExecuting)) && time.Now().Before(deadline); {
+		runs, unknown := masterRuns(p.cfg.MasterSocket)
+		if unknown != nil {
+			return State{}, fmt.Errorf("take over HAProxy: %w", unknown)
+		}
+		// One look may fall into the moment in which it has no arguments.
+		if runs || errors.Is(err, errExecuting) {
+			unseen = 0
+		} else if unseen++; unseen == 3 {
 			break
 		}
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
