@@ -79,8 +79,18 @@ type result struct {
 	used           time.Duration // of the processor
 }
 
+// shownLines is how much of an output is shown: a plan is long, and what a CI keeps of
+// a test's words is not.
+const shownLines = 60
+
+// String begins with the errors, and ends with the end of what was printed.
 func (r result) String() string {
-	return fmt.Sprintf("exit code %d after %s\n--- stdout\n%s\n--- stderr\n%s", r.code, r.took.Round(time.Millisecond), r.stdout, r.stderr)
+	lines, above := strings.SplitAfter(r.stdout, "\n"), ""
+	if more := len(lines) - shownLines; more > 0 {
+		lines, above = lines[more:], fmt.Sprintf("… (%d lines)\n", more)
+	}
+	return fmt.Sprintf("exit code %d after %s\n--- stderr\n%s\n--- stdout\n%s%s",
+		r.code, r.took.Round(time.Millisecond), r.stderr, above, strings.Join(lines, ""))
 }
 
 // says is all that was printed.
