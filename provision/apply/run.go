@@ -353,15 +353,9 @@ func (r *runner) configureIn(ctx context.Context, c component.Component, configu
 	defer cancel()
 	done := map[string]bool{}
 	for range mostPasses {
-		actions, err := r.pending(ctx, configurer, d)
-		if err != nil {
+		actions, err := r.pending(ctx, configurer, d, done)
+		if err != nil || len(actions) == 0 {
 			return err
-		}
-		if !slices.ContainsFunc(actions, func(a component.Action) bool { return !done[a.ID] }) {
-			if len(actions) > 0 {
-				return fmt.Errorf("%s: it was done, and is still to do", actions[0].Title)
-			}
-			return nil
 		}
 		for _, a := range actions {
 			r.report(Event{Component: c.Name(), Datacenter: d.Name, State: Working, Step: a.Title})
@@ -378,10 +372,15 @@ func (r *runner) configureIn(ctx context.Context, c component.Component, configu
 	return fmt.Errorf("there is always something left to do after %d passes", mostPasses)
 }
 
-// pending asks what is pending until it can be told.
-func (r *runner) pending(ctx context.Context, configurer component.Configurer, d *cluster.Datacenter) (actions []component.Action, err error) {
+// pending asks what is pending until it can be told. Where all of it was done, it is
+// asked again, too: a member that answers next may be behind, and what had arrived may
+// be doubted again while leaders change.
+func (r *runner) pending(ctx context.Context, configurer component.Configurer, d *cluster.Datacenter, done map[string]bool) (actions []component.Action, err error) {
 	err = r.persist(ctx, func() error {
 		actions, err = configurer.Pending(ctx, r.Survey.Platform(), d, r.Fleet)
+		if err == nil && len(actions) > 0 && !slices.ContainsFunc(actions, func(a component.Action) bool { return !done[a.ID] }) {
+			err = fmt.Errorf("%s: it was done, and is still to do", actions[0].Title)
+		}
 		return err
 	})
 	return actions, err

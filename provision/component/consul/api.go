@@ -170,13 +170,24 @@ func (c agentAPI) replication(ctx context.Context) (replication, error) {
 	return r, err
 }
 
-// works says what is missing; times are of one clock and one form.
-func (r replication) works() error {
+// runs says why nothing is replicated.
+func (r replication) runs() error {
 	switch {
 	case !r.Enabled || !r.Running:
 		return errors.New("ACLs are not replicated from the primary datacenter: that is not running")
 	case r.ReplicationType != "tokens":
 		return fmt.Errorf("only %s are replicated from the primary datacenter, and not tokens", r.ReplicationType)
+	}
+	return nil
+}
+
+// works says why replication does not run, or what went wrong when it last did; times
+// are of one clock and one form.
+func (r replication) works() error {
+	if err := r.runs(); err != nil {
+		return err
+	}
+	switch {
 	case r.LastSuccess == "" || strings.HasPrefix(r.LastSuccess, "0001-"):
 		return fmt.Errorf("ACLs have not been replicated from the primary datacenter yet: %s", r.LastErrorMessage)
 	case r.LastError > r.LastSuccess:

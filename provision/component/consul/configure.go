@@ -272,13 +272,15 @@ func (c configurator) arrival() component.Action {
 // after a time of its own, which grows to a minute.
 const arrivalPatience = 3 * time.Minute
 
-// arrived says what is missing of the primary's tokens in another datacenter.
+// arrived says what is missing of the primary's tokens in another datacenter. That a
+// later attempt failed, as one does while the primary's leader changes, takes nothing
+// away.
 func arrived(ctx context.Context, through agentAPI, p component.Platform, d *cluster.Datacenter) error {
 	r, err := through.replication(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.works(); err != nil {
+	if err := r.runs(); err != nil {
 		return err
 	}
 	tokens, err := through.tokens(ctx)
