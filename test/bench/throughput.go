@@ -46,11 +46,24 @@ const (
 	byHand = "by hand"
 )
 
+// throughput is measured on processes that were started several times: how one lies in
+// memory makes more difference than many a line of its configuration.
 func (b *bench) throughput() {
-	rounds, each := 5, 6*time.Second
+	starts, rounds, each := 4, 2, 5*time.Second
 	if b.options.quick {
-		rounds, each = 2, 2*time.Second
+		starts, rounds, each = 2, 1, 2*time.Second
 	}
+	results := []*throughputResult{{Subject: "mi-lb"}, {Subject: byHand}, {Subject: "by hand, alike"}, {Subject: "least"}}
+	for start := range starts {
+		b.Scope(func() { b.throughputOnce(results, rounds, each) })
+		b.Logf("throughput: start %d of %d", start+1, starts)
+	}
+	b.publish(throughputPart(results, starts))
+}
+
+// throughputOnce adds rounds to the results of all that are compared, of processes that
+// it starts.
+func (b *bench) throughputOnce(results []*throughputResult, rounds int, each time.Duration) {
 	const sites, servers = 20, 4
 	var all []subject.Site
 	var addresses []string
@@ -65,36 +78,31 @@ func (b *bench) throughput() {
 		addresses = append(addresses, s.Servers...)
 		all = append(all, s)
 	}
-	b.Scope(func() {
-		subject.StartAnswering(b.Program, b.binaries, addresses)
-		w := world.StartConsul(b.Program)
-		w.Fill(world.NewSites(byName))
-		m := subject.MiLB.Start(b.Program, b.binaries, w.Default)
-		results := []*throughputResult{{Subject: "mi-lb"}, {Subject: byHand}, {Subject: "by hand, alike"}, {Subject: "least"}}
-		hand, handPID := subject.StartByHand(b.Program, b.binaries, all)
-		alike, alikePID := subject.StartByHandAlike(b.Program, b.binaries, all)
-		least, leastPID := subject.StartLeast(b.Program, b.binaries, all[0])
-		at := []string{m.HTTPAddress(), hand, alike, least}
-		host := subject.Host(all[0].Name)
-		for i, r := range results {
-			b.await(r.Subject, at[i], host)
+	subject.StartAnswering(b.Program, b.binaries, addresses)
+	w := world.StartConsul(b.Program)
+	w.Fill(world.NewSites(byName))
+	m := subject.MiLB.Start(b.Program, b.binaries, w.Default)
+	hand, handPID := subject.StartByHand(b.Program, b.binaries, all)
+	alike, alikePID := subject.StartByHandAlike(b.Program, b.binaries, all)
+	least, leastPID := subject.StartLeast(b.Program, b.binaries, all[0])
+	at := []string{m.HTTPAddress(), hand, alike, least}
+	host := subject.Host(all[0].Name)
+	for i, r := range results {
+		b.await(r.Subject, at[i], host)
+	}
+	pids := [][]int{m.HAProxy(), {handPID}, {alikePID}, {leastPID}}
+	for round := range rounds {
+		for i := range results {
+			i = (i + round) % len(results) // nobody is always the first
+			before := usage.CPU(pids[i]...)
+			full := b.wrk(at[i], host, each)
+			full.CPU = (usage.CPU(pids[i]...) - before) / time.Duration(max(1, full.Requests))
+			results[i].Full = append(results[i].Full, full)
+			l := load.Start(b.Context(), load.Options{Address: at[i], Hosts: []string{host}, Rate: steadyRate, Connections: steadyConnections})
+			time.Sleep(each / 2)
+			results[i].Steady = append(results[i].Steady, figuresOf(l.Stop()))
 		}
-		pids := [][]int{m.HAProxy(), {handPID}, {alikePID}, {leastPID}}
-		for round := range rounds {
-			for i := range results {
-				i = (i + round) % len(results) // nobody is always the first
-				before := usage.CPU(pids[i]...)
-				full := b.wrk(at[i], host, each)
-				full.CPU = (usage.CPU(pids[i]...) - before) / time.Duration(max(1, full.Requests))
-				results[i].Full = append(results[i].Full, full)
-				l := load.Start(b.Context(), load.Options{Address: at[i], Hosts: []string{host}, Rate: steadyRate, Connections: steadyConnections})
-				time.Sleep(each / 2)
-				results[i].Steady = append(results[i].Steady, figuresOf(l.Stop()))
-			}
-			b.Logf("throughput: round %d of %d", round+1, rounds)
-		}
-		b.publish(throughputPart(results))
-	})
+	}
 }
 
 // await returns when the address answers.
@@ -158,7 +166,7 @@ func median[R any, V ~int64](rounds []R, value func(R) V) V {
 	return V(report.Quantile(all, 0.5))
 }
 
-func throughputPart(results []*throughputResult) report.Part {
+func throughputPart(results []*throughputResult, starts int) report.Part {
 	table := report.Table{
 		Head: []string{"", "requests a second", "of by hand", "CPU of HAProxy for a request", "p50", "p99", "at " + grouped(steadyRate) + " a second: p50", "p99", "failed"},
 		Note: "Medians of the rounds, which alternate. “By hand, alike” also replaces and withholds the headers that mi-lb does, and sends a request that is safe to repeat to another server when one dies. “Least” has one backend, no routing by host and no headers.",
@@ -185,7 +193,7 @@ func throughputPart(results []*throughputResult) report.Part {
 			fmt.Sprint(failed),
 		})
 	}
-	intro := fmt.Sprintf("20 sites of 4 servers, which answer at once. wrk with %d connections asks one of them as fast as it gets answers, for %d rounds of every configuration; then the same at a constant rate. Everything shares the machine.",
-		wrkConnections, len(results[0].Full))
+	intro := fmt.Sprintf("20 sites of 4 servers, which answer at once. wrk with %d connections asks one of them as fast as it gets answers, for %d rounds of every configuration, with %d starts of each; then the same at a constant rate. Everything shares the machine.",
+		wrkConnections, len(results[0].Full), starts)
 	return report.Part{Name: "throughput", Title: "Throughput and latency beside a configuration by hand", Intro: intro, Tables: []report.Table{table}, Raw: results}
 }
