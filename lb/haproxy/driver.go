@@ -135,7 +135,7 @@ func New(o Options) (*Driver, error) {
 	}
 	d := &Driver{
 		o: o, process: p, renderer: render.New(o.Engine), log: o.Log,
-		states: &states{path: o.StateFile},
+		states: newStates(o.StateFile),
 		wake:   make(chan struct{}, 1), templates: make(chan struct{}, 1), orders: make(chan order),
 	}
 	if d.saved, err = loadState(o.StateFile); err != nil {

@@ -92,25 +92,15 @@ func FuzzDecodeState(f *testing.F) {
 
 func TestTheStateIsSavedWholeThoughOnlyWhatChangedIsEncoded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
-	states := &states{path: path}
+	states := newStates(path)
 	a := &routing.Backend{ID: "a", Service: `"backends":[]`, Servers: []routing.Server{{Name: "x"}}}
 	b := &routing.Backend{ID: "b"}
 	changed := *a
 	changed.Sticky = true
 	long := &routing.Backend{ID: "l", Service: strings.Repeat("long", 1<<16)}
-	for i, backends := range [][]*routing.Backend{
+	for _, backends := range [][]*routing.Backend{
 		nil, {a, b}, {a, b}, {&changed, b}, {b}, {}, {a}, {a, long, b}, {a, long, b}, {b, a, long}, {long, b}, {long, b},
 	} {
-		if i == 10 {
-			// The file of somebody else is not copied from.
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(strings.ToUpper(string(text))), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
 		want := saved{
 			Generation: "7", Spares: []plan.Spare{{Name: "s", ID: "a"}}, Blocked: []int{1},
 			Table: &routing.Table{Revision: 3, Backends: backends, Services: []*routing.Service{{Name: `"backends":[]`}}},
@@ -126,9 +116,6 @@ func TestTheStateIsSavedWholeThoughOnlyWhatChangedIsEncoded(t *testing.T) {
 		y, _ := json.Marshal(got)
 		if diff := cmp.Diff(strings.Replace(string(x), `"backends":null`, `"backends":[]`, 1), string(y)); diff != "" {
 			t.Errorf("saved (-), loaded (+):\n%s", diff)
-		}
-		if len(states.backends) != len(backends) {
-			t.Errorf("%d backends are remembered of %d", len(states.backends), len(backends))
 		}
 	}
 }

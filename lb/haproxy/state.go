@@ -1,19 +1,18 @@
 package haproxy
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 
 	"github.com/google/renameio/v2"
 
 	"github.com/mi-lb/mi-lb/lb/haproxy/plan"
 	"github.com/mi-lb/mi-lb/lb/routing"
+	"github.com/mi-lb/mi-lb/watch/sections"
 )
 
 // saved is what a driver leaves to the next one: enough to take over a running
@@ -64,27 +63,22 @@ func decodeState(path string, data []byte) (saved, error) {
 }
 
 // states saves what is to be remembered. What a table shares with the one saved before
-// is not encoded again, but copied from that file. It is for one goroutine at a time.
-type states struct {
-	path string
-	// last is the file that was saved last, and backends where it has each.
-	last     fs.FileInfo
-	backends map[*routing.Backend]section
+// is not encoded again. It is for one goroutine at a time.
+type states struct{ file *sections.File }
+
+func newStates(path string) *states {
+	return &states{sections.New(path, renameio.WithPermissions(0o600))}
 }
 
-// section of a file.
-type section struct{ from, size int64 }
-
+// save writes the state as JSON, in which the backends of the table come last.
 func (s *states) save(state saved) error {
-	if err := s.write(state); err != nil {
-		s.last, s.backends = nil, nil
+	if err := s.file.Write(func(w *sections.Writer) error { return writeState(w, state) }); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
 	return nil
 }
 
-// write writes the state as JSON, in which the backends of the table come last.
-func (s *states) write(state saved) error {
+func writeState(w *sections.Writer, state saved) error {
 	var all []*routing.Backend
 	if state.Table != nil {
 		rest := *state.Table
@@ -105,93 +99,15 @@ func (s *states) write(state saved) error {
 	} else {
 		at += len(empty) - 1
 	}
-	file, err := renameio.NewPendingFile(s.path, renameio.WithPermissions(0o600))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Cleanup() }()
-	before := s.before()
-	if before != nil {
-		defer before.Close()
-	}
-	to := bufio.NewWriterSize(file, 1<<16)
-	offset, _ := to.Write(head[:at])
-	next := make(map[*routing.Backend]section, len(all))
+	w.Text(head[:at])
 	for n, b := range all {
-		text, err := s.encode(b, before)
-		if err != nil {
+		if n > 0 {
+			w.Text([]byte(","))
+		}
+		if err := w.Section(b, func() ([]byte, error) { return json.Marshal(b) }); err != nil {
 			return fmt.Errorf("backend %q: %w", b.ID, err)
 		}
-		if n > 0 {
-			_ = to.WriteByte(',')
-			offset++
-		}
-		_, _ = to.Write(text)
-		next[b] = section{int64(offset), int64(len(text))}
-		offset += len(text)
 	}
-	_, _ = to.Write(head[at:])
-	if err := to.Flush(); err != nil {
-		return err
-	}
-	last, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if err := file.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	s.last, s.backends = last, next
+	w.Text(head[at:])
 	return nil
-}
-
-// before is the file that was saved last; nil if it is not there as it was left.
-func (s *states) before() *earlier {
-	if s.last == nil {
-		return nil
-	}
-	file, err := os.Open(s.path)
-	if err != nil {
-		return nil
-	}
-	now, err := file.Stat()
-	if err != nil || !os.SameFile(now, s.last) || now.Size() != s.last.Size() || !now.ModTime().Equal(s.last.ModTime()) {
-		_ = file.Close()
-		return nil
-	}
-	return &earlier{File: file, window: make([]byte, 0, 1<<16)}
-}
-
-// encode is the backend as JSON, as the file before has it if it has. It is valid until
-// the next call.
-func (s *states) encode(b *routing.Backend, before *earlier) ([]byte, error) {
-	if at, known := s.backends[b]; known && before != nil {
-		if text := before.read(at); text != nil {
-			return text, nil
-		}
-	}
-	return json.Marshal(b)
-}
-
-// earlier is a file whose sections are read one after the other, mostly.
-type earlier struct {
-	*os.File
-	// window is what has been read of it, from at on.
-	window []byte
-	at     int64
-}
-
-// read is the section's text, until the next call; nil if it cannot be had.
-func (e *earlier) read(s section) []byte {
-	if s.from < e.at || s.from+s.size > e.at+int64(len(e.window)) {
-		e.window = slices.Grow(e.window[:0], int(s.size))
-		e.window = e.window[:cap(e.window)]
-		n, _ := e.ReadAt(e.window, s.from)
-		e.at, e.window = s.from, e.window[:n]
-		if int64(n) < s.size {
-			return nil
-		}
-	}
-	from := s.from - e.at
-	return e.window[from : from+s.size]
 }
