@@ -1,15 +1,18 @@
 package watch
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"github.com/mi-lb/mi-lb/watch/sections"
 )
 
 // savedFormat is raised when a saved snapshot of an older mi-lb can no longer be read.
@@ -21,38 +24,37 @@ type savedSnapshot struct {
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
 }
 
-// Save writes the snapshot to a file, whole or not at all, readable by its owner only.
-// It never has more than a service or an app of it in memory as text.
-func Save(path string, snapshot *Snapshot, now time.Time) error {
-	file, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithExistingPermissions())
+// Saver saves snapshots to a file, one after the other. It is for one goroutine at a time.
+type Saver struct{ file *sections.File }
+
+// NewSaver saves to that file, which only its owner can read unless it is there already.
+func NewSaver(path string) *Saver {
+	return &Saver{sections.New(path, renameio.WithPermissions(0o600), renameio.WithExistingPermissions())}
+}
+
+// Save writes the snapshot to the file, whole or not at all. Of what it shares with the
+// one saved before nothing is encoded again, and it never has more than a service or an
+// app in memory as text.
+func (s *Saver) Save(snapshot *Snapshot, now time.Time) error {
+	err := s.file.Write(func(to *sections.Writer) error {
+		w := &savedWriter{to: to}
+		w.snapshot(snapshot, now)
+		return w.err
+	})
 	if err != nil {
 		return fmt.Errorf("save snapshot: %w", err)
-	}
-	defer func() { _ = file.Cleanup() }()
-	w := &savedWriter{to: bufio.NewWriterSize(file, 1<<16)}
-	w.snapshot(snapshot, now)
-	if w.err == nil {
-		w.err = w.to.Flush()
-	}
-	if w.err == nil {
-		w.err = file.CloseAtomicallyReplace()
-	}
-	if w.err != nil {
-		return fmt.Errorf("save snapshot: %w", w.err)
 	}
 	return nil
 }
 
 // savedWriter writes what json.Marshal would, piece by piece, until the first error.
 type savedWriter struct {
-	to  *bufio.Writer
+	to  *sections.Writer
 	err error
 }
 
 func (w *savedWriter) text(s string) {
-	if w.err == nil {
-		_, w.err = w.to.WriteString(s)
-	}
+	w.to.Text([]byte(s))
 }
 
 // open writes a value that is an object and has a field, without its end.
@@ -66,7 +68,7 @@ func (w *savedWriter) value(value any, without int) {
 	}
 	var data []byte
 	if data, w.err = json.Marshal(value); w.err == nil {
-		_, w.err = w.to.Write(data[:len(data)-without])
+		w.to.Text(data[:len(data)-without])
 	}
 }
 
@@ -91,13 +93,20 @@ func (w *savedWriter) snapshot(s *Snapshot, now time.Time) {
 	w.text("]}}")
 }
 
+// writeMap writes what never changes once it is in a part, by name: sections are copied
+// fastest in one order.
 func writeMap[T any](w *savedWriter, name string, all map[string]*T) {
 	between := `,"` + name + `":{`
-	for key, value := range all {
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if w.err != nil {
+			return
+		}
 		w.text(between)
 		w.value(key, 0)
 		w.text(":")
-		w.value(value, 0)
+		if w.err == nil {
+			w.err = w.to.Section(all[key], func() ([]byte, error) { return json.Marshal(all[key]) })
+		}
 		between = ","
 	}
 	if len(all) > 0 {
@@ -105,7 +114,7 @@ func writeMap[T any](w *savedWriter, name string, all map[string]*T) {
 	}
 }
 
-// Load reads what Save wrote, and when. Without a file the snapshot is nil and
+// Load reads what a [Saver] wrote, and when. Without a file the snapshot is nil and
 // there is no error; a file that cannot be read or makes no sense is one.
 func Load(path string) (*Snapshot, time.Time, error) {
 	data, err := os.ReadFile(path)

@@ -119,7 +119,13 @@ func TestSavedSnapshotIsTheSame(t *testing.T) {
 	}}}}})
 	want, _ := w.Snapshot()
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
-	if err := Save(path, want, now); err != nil {
+	saver := NewSaver(path)
+	if err := saver.Save(want, now.Add(-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	w.Publish(part(Consul, "dc1", "another", "api", `"odd\name`))
+	want, _ = w.Snapshot()
+	if err := saver.Save(want, now); err != nil {
 		t.Fatal(err)
 	}
 	got, at, err := Load(path)

@@ -27,7 +27,7 @@ const (
 	// saveEvery is the least time between two savings of the snapshot, which are to take
 	// one saveShare-th of the time at most.
 	saveEvery = 2 * time.Second
-	saveShare = 100
+	saveShare = 500
 	// saveWithin is how old what is saved may be, whatever its share.
 	saveWithin = 20 * time.Second
 	// locateAgain is how long after an agent did not say its datacenter it is asked again.
@@ -184,6 +184,7 @@ func (e *edge) loadSnapshot() *watch.Snapshot {
 }
 
 func (e *edge) saveSnapshots(ctx context.Context, world *watch.World) {
+	saver := watch.NewSaver(e.paths.snapshot)
 	var last *watch.Snapshot
 	var next time.Time
 	save := func() {
@@ -193,7 +194,7 @@ func (e *edge) saveSnapshots(ctx context.Context, world *watch.World) {
 		}
 		began := time.Now()
 		defer func() { next = time.Now().Add(min(saveShare*time.Since(began), saveWithin)) }()
-		if err := watch.Save(e.paths.snapshot, snapshot, time.Now()); err != nil {
+		if err := saver.Save(snapshot, time.Now()); err != nil {
 			e.log.Warn("the snapshot is not saved", "error", err)
 			return
 		}

@@ -23,9 +23,9 @@ const (
 	gather = 20 * time.Millisecond
 	// shareOfFiles is how many times as long as writing the files took is waited
 	// before they are written again.
-	shareOfFiles = 100
+	shareOfFiles = 200
 	// filesWithin is how far they may be behind, whatever their share.
-	filesWithin = 10 * time.Second
+	filesWithin = 20 * time.Second
 )
 
 // loop is the one goroutine that changes HAProxy. What takes long, rendering and
