@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -94,8 +95,15 @@ func (b *bench) churn() {
 	if len(b.options.sizes) == 1 {
 		s = b.options.sizes[0]
 	}
-	var results []churnResult
+	var candidates []candidate
 	for _, k := range b.kinds() {
+		candidates = append(candidates, candidate{Kind: k, limits: !k.Peer})
+	}
+	if slices.ContainsFunc(candidates, func(c candidate) bool { return !c.Peer }) {
+		candidates = append(candidates, candidate{Kind: subject.MiLB, limits: true, stopped: true})
+	}
+	var results []churnResult
+	for _, c := range candidates {
 		b.Scope(func() {
 			servers := world.StartServers(b.Program)
 			w := world.StartConsul(b.Program)
@@ -106,7 +114,7 @@ func (b *bench) churn() {
 			}
 			catalog.Instances = append(catalog.Instances, permanent...)
 			w.Fill(catalog)
-			m := &measuring{bench: b, size: s, candidate: candidate{k, !k.Peer}, world: w, catalog: catalog, permanent: permanent}
+			m := &measuring{bench: b, size: s, candidate: c, world: w, catalog: catalog, permanent: permanent}
 			results = append(results, m.churn())
 		})
 	}
@@ -149,11 +157,18 @@ func (m *measuring) churn() churnResult {
 	reloads := m.subject.Reloads()
 	stop := m.watchHAProxy(&r)
 	before = subject.Used(m.subject, m.world.CPU)
+	if m.candidate.stopped {
+		m.signal(syscall.SIGSTOP)
+		m.Cleanup(func() { _ = syscall.Kill(m.subject.Control(), syscall.SIGCONT) }) // or it would not end
+	}
 	l = load.Start(m.Context(), o)
 	r.Took = m.changeAll(&r, during)
 	// What the last changes set off is a part of it.
 	time.Sleep(2 * time.Second)
 	r.Churn = figuresOf(l.Stop())
+	if m.candidate.stopped {
+		m.signal(syscall.SIGCONT)
+	}
 	used = subject.Used(m.subject, m.world.CPU).Since(before)
 	r.Control, r.Consul, r.HAProxy = used.Control, used.Consul, used.HAProxy
 	stop()
@@ -163,6 +178,11 @@ func (m *measuring) churn() churnResult {
 		report.Milliseconds(r.Churn.P99), r.Churn.failures(), r.Churn.Requests, load.Results{Failed: r.Churn.Failed}.Reasons(), r.Reloads, report.Seconds(r.Control))
 	m.said()
 	return r
+}
+
+// signal tells the control plane to halt or to go on.
+func (m *measuring) signal(s syscall.Signal) {
+	m.Check(syscall.Kill(m.subject.Control(), s))
 }
 
 func (f loadFigures) failures() int { return load.Results{Failed: f.Failed}.Failures() }
@@ -247,7 +267,7 @@ func churnPart(results []churnResult) report.Part {
 	latency := report.Table{
 		Title: "Requests",
 		Head:  []string{"", "changes", "requests", "failed", "sent twice", "p50", "p99", "p99.9", "max", "p99, ratio"},
-		Note:  "Sent twice: a kept connection was closed without an answer, and the client repeated its GET over a new one, as all clients do (RFC 9112, 9.3.1).",
+		Note:  "Sent twice: a kept connection was closed without an answer, and the client repeated its GET over a new one, as all clients do (RFC 9112, 9.3.1). “mi-lb halted” is mi-lb's HAProxy while the same changes are made and nobody follows them: what the machine, Consul and those who make the changes do to the load.",
 	}
 	cost := report.Table{
 		Title: "What the changes cost",

@@ -106,7 +106,7 @@ func (b *bench) consulRecovery(k subject.Kind, s scenario, r *recoveryResult) {
 	permanent := catalog.New("measured-0")
 	catalog.Instances = append(catalog.Instances, permanent)
 	w.Fill(catalog)
-	m := &measuring{bench: b, size: size, candidate: candidate{k, true}, world: w, catalog: catalog, permanent: []world.Instance{permanent}}
+	m := &measuring{bench: b, size: size, candidate: candidate{Kind: k, limits: true}, world: w, catalog: catalog, permanent: []world.Instance{permanent}}
 	begin := time.Now()
 	m.subject = k.Start(b.Program, b.binaries, m.candidate.agent(w))
 	m.client = &ask.Client{Address: m.subject.HTTPAddress()}

@@ -18,9 +18,15 @@ type candidate struct {
 	subject.Kind
 	// limits of the agent are Consul's default.
 	limits bool
+	// stopped is that the control plane is halted while things change: what the load
+	// sees then is not its doing.
+	stopped bool
 }
 
 func (c candidate) name() string {
+	if c.stopped {
+		return c.Name + " halted"
+	}
 	if c.Peer && c.limits {
 		return c.Name + ", agent with default limits"
 	}
@@ -39,11 +45,11 @@ func (c candidate) agent(w *world.Consul) *consul.Agent {
 func (b *bench) candidates(s size) []candidate {
 	var all []candidate
 	for _, k := range b.kinds() {
-		all = append(all, candidate{k, !k.Peer})
+		all = append(all, candidate{Kind: k, limits: !k.Peer})
 	}
 	for _, k := range b.kinds() {
 		if k.Peer && s.Services == 1000 && b.options.runs("scale") {
-			all = append(all, candidate{k, true})
+			all = append(all, candidate{Kind: k, limits: true})
 			break
 		}
 	}
