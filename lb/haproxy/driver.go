@@ -43,9 +43,12 @@ type Options struct {
 	DriftEvery time.Duration
 	// Settle is the least time between two writes of the files behind runtime
 	// changes; 0 for 250 ms.
-	Settle   time.Duration
-	Observer Observer
-	Log      *slog.Logger
+	Settle time.Duration
+	// FilesWithin is how far the files may be behind while changes go on, as writing
+	// them may take only so much of the time; 0 for 20 s.
+	FilesWithin time.Duration
+	Observer    Observer
+	Log         *slog.Logger
 }
 
 // Wanted is what HAProxy should do.
@@ -108,6 +111,9 @@ func New(o Options) (*Driver, error) {
 	}
 	if o.Settle <= 0 {
 		o.Settle = 250 * time.Millisecond
+	}
+	if o.FilesWithin <= 0 {
+		o.FilesWithin = 20 * time.Second
 	}
 	if o.Patience <= 0 {
 		o.Patience = 30 * time.Second

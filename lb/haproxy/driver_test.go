@@ -87,7 +87,7 @@ func newEdge(t *testing.T, change func(*Options)) *edge {
 			Dir: filepath.Join(dir, "h"), Socket: filepath.Join(dir, "h.sock"), Domain: "example.com",
 			HTTP: []string{fmt.Sprintf("127.0.0.1:%d", e.http)}, ServicePortAddress: "127.0.0.1",
 		},
-		Drain: 200 * time.Millisecond, ReloadEvery: 10 * time.Millisecond, Settle: 20 * time.Millisecond, DriftEvery: 100 * time.Millisecond,
+		Drain: 200 * time.Millisecond, ReloadEvery: 10 * time.Millisecond, Settle: 20 * time.Millisecond, FilesWithin: time.Second, DriftEvery: 100 * time.Millisecond,
 		Observer: e.counts, Log: slog.New(slog.NewTextHandler(testLog{t}, nil)),
 	}
 	if change != nil {

@@ -272,7 +272,7 @@ func (l *loop) take(p prepared) {
 	l.files, l.rendered = p.files, p.want
 	pause := gather // what is rendered from text is applied only when it is rendered
 	if l.model {
-		pause = max(l.o.Settle, min(shareOfFiles*p.took, filesWithin))
+		pause = max(l.o.Settle, min(shareOfFiles*p.took, l.o.FilesWithin))
 	}
 	l.filesAt = time.Now().Add(pause)
 }

@@ -24,8 +24,6 @@ const (
 	// shareOfFiles is how many times as long as writing the files took is waited
 	// before they are written again.
 	shareOfFiles = 200
-	// filesWithin is how far they may be behind, whatever their share.
-	filesWithin = 20 * time.Second
 )
 
 // loop is the one goroutine that changes HAProxy. What takes long, rendering and
