@@ -104,7 +104,13 @@ func (m *measuring) quiet() {
 func scalePart(results []scaleResult) report.Part {
 	table := report.Table{
 		Head: []string{"services", "", "start", "memory", "at most", "HAProxy's", "connections to Consul", "idle", "idle, Consul", "CPU for a change", "in Consul", "in HAProxy", "reloads"},
-		Note: "Memory is resident. Idle is a share of one core; a change is of one instance.",
+		Note: "Memory is resident. Idle is a share of one core; a change is of one instance. – is less than what rest takes, and cannot be told from it.",
+	}
+	spent := func(d time.Duration) string {
+		if d == 0 {
+			return "–"
+		}
+		return report.Seconds(d)
 	}
 	for _, r := range results {
 		if r.Failure != "" {
@@ -115,7 +121,7 @@ func scalePart(results []scaleResult) report.Part {
 			r.Size.String(), r.Subject, report.Milliseconds(r.Ready),
 			report.Megabytes(r.Memory), report.Megabytes(r.PeakMemory), report.Megabytes(r.HAProxyMemory), grouped(r.Connections),
 			report.Percent(r.IdleControl), report.Percent(r.IdleConsul),
-			report.Seconds(r.ChangeControl), report.Seconds(r.ChangeConsul), report.Seconds(r.ChangeHAProxy),
+			spent(r.ChangeControl), spent(r.ChangeConsul), spent(r.ChangeHAProxy),
 			fmt.Sprintf("%d for %d changes", r.Reloads, r.Changes),
 		})
 	}
