@@ -190,8 +190,10 @@ func TestHAProxyServesOnWithoutMiLBAndTheNextOneTakesItOver(t *testing.T) {
 	if edge.PID() != 0 || edge.Ended() != nil {
 		t.Error("it runs")
 	}
-	// The app may have been reached before HAProxy's own check of it passed.
-	until(t, "the app, without mi-lb", served)
+	if err := served(); err != nil {
+		log, _ := os.ReadFile(edge.Log)
+		t.Errorf("%v; the edge said:\n%s", err, log)
+	}
 	if err := edge.Start(); err != nil {
 		t.Fatal(err)
 	}
