@@ -298,7 +298,14 @@ func (p *platform) gossip(t *testing.T) {
 		NumNodes          int
 		Keys, PrimaryKeys map[string]int
 	}
-	decode(t, p.consul(t, p.hosts.Machine("dc2-control-1"), p.secret("consul/token/management/secret"), http.MethodGet, "/v1/operator/keyring", nil), &rings)
+	client := p.dial(t, p.hosts.Machine("dc2-control-1")).HTTPClient("tcp", "127.0.0.1:8500")
+	eventually(t, "all nodes have answered about their keys", func(ctx context.Context) error {
+		answer, err := consulAnswer(ctx, client, p.secret("consul/token/management/secret"), http.MethodGet, "/v1/operator/keyring", nil)
+		if err == nil {
+			decode(t, answer, &rings)
+		}
+		return err
+	})
 	for _, ring := range rings {
 		if len(ring.Keys) != 1 || ring.Keys[now] != 6 || ring.PrimaryKeys[now] != 6 || ring.NumNodes != 6 {
 			t.Errorf("in %s (WAN: %v) keys are %v", ring.Datacenter, ring.WAN, ring.Keys)

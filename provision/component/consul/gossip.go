@@ -29,7 +29,11 @@ func (c configurator) gossip(ctx context.Context, through agentAPI) ([]component
 	if !c.p.Secrets.NextGossipKey().IsEmpty() {
 		return nil, nil
 	}
-	rings, err := through.rings(ctx, "?local-only=true")
+	var rings []ring
+	err := againIf(ctx, isLost, func() (err error) {
+		rings, err = through.rings(ctx, "?local-only=true")
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +123,11 @@ func forget(ctx context.Context, p component.Platform, a component.Access, throu
 	if err := present(ctx, p, a); err != nil {
 		return fmt.Errorf("%w; until then old gossip keys stay", err)
 	}
-	rings, err := through.rings(ctx, "")
+	var rings []ring
+	err := againIf(ctx, isLost, func() (err error) {
+		rings, err = through.rings(ctx, "")
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -136,7 +144,10 @@ func forget(ctx context.Context, p component.Platform, a component.Access, throu
 		if !remove {
 			continue
 		}
-		if err := through.call(ctx, http.MethodDelete, "/v1/operator/keyring", gossipKey{other}, nil); err != nil {
+		err := againIf(ctx, isLost, func() error {
+			return through.call(ctx, http.MethodDelete, "/v1/operator/keyring", gossipKey{other}, nil)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -151,22 +162,32 @@ const (
 	keyringPause = 5 * time.Second
 )
 
-// change asks all nodes for one step, and proves that all have done it.
-func change(ctx context.Context, p component.Platform, through agentAPI, method, key string, prove func(ring, string) error) error {
-	var err error
-	for try := range keyringTries {
-		if try > 0 {
-			select {
-			case <-ctx.Done():
-				return err
-			case <-time.After(keyringPause):
-			}
-		}
-		if err = changeOnce(ctx, p, through, method, key, prove); err == nil || ctx.Err() != nil {
+// againIf asks until it works, for as long as the error is one of those, and gives the
+// last error.
+func againIf(ctx context.Context, worth func(error) bool, ask func() error) error {
+	err := ask()
+	for range keyringTries - 1 {
+		if err == nil || !worth(err) {
 			return err
 		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(keyringPause):
+		}
+		err = ask()
 	}
 	return err
+}
+
+// isLost says whether Consul has not heard from all nodes, as serf's keyManager puts it
+// when answers are missing: not what it says of nodes that refuse.
+func isLost(err error) bool { return says(err, "nodes reported success") }
+
+// change asks all nodes for one step, and proves that all have done it.
+func change(ctx context.Context, p component.Platform, through agentAPI, method, key string, prove func(ring, string) error) error {
+	whatever := func(error) bool { return ctx.Err() == nil }
+	return againIf(ctx, whatever, func() error { return changeOnce(ctx, p, through, method, key, prove) })
 }
 
 func changeOnce(ctx context.Context, p component.Platform, through agentAPI, method, key string, prove func(ring, string) error) error {

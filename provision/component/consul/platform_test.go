@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -381,10 +383,13 @@ func (w *world) testGossip(t *testing.T) {
 	keys := func() int {
 		t.Helper()
 		var rings []struct{ Keys map[string]int }
-		_, body := w.call(t, "a", management, "GET", "/v1/operator/keyring", nil)
-		if err := json.Unmarshal([]byte(body), &rings); err != nil || len(rings) != 3 {
-			t.Fatalf("%v, %d pools: %s", err, len(rings), body)
-		}
+		componenttest.Eventually(t, time.Minute, "all agents answer", func(context.Context) error {
+			_, body := w.call(t, "a", management, "GET", "/v1/operator/keyring", nil)
+			if err := json.Unmarshal([]byte(body), &rings); err != nil || len(rings) != 3 {
+				return fmt.Errorf("%v, %d pools: %s", err, len(rings), body)
+			}
+			return nil
+		})
 		most := 0
 		for _, r := range rings {
 			most = max(most, len(r.Keys))
@@ -410,9 +415,12 @@ func (w *world) testGossip(t *testing.T) {
 
 	// It was cut off when all know the key, or when all use it.
 	for _, method := range []string{"POST", "PUT"} {
-		if status, body := w.call(t, "a", management, method, "/v1/operator/keyring", map[string]string{"Key": next.Reveal()}); status != 200 {
-			t.Fatalf("%d %s", status, body)
-		}
+		componenttest.Eventually(t, time.Minute, "all agents answer", func(context.Context) error {
+			if status, body := w.call(t, "a", management, method, "/v1/operator/keyring", map[string]string{"Key": next.Reveal()}); status != 200 {
+				return fmt.Errorf("%d %s", status, body)
+			}
+			return nil
+		})
 		if got := ids(w.pending(t, d)); len(got) != 0 {
 			t.Errorf("pending while it is changed: %v", got)
 		}
@@ -457,10 +465,22 @@ func (w *world) testGossip(t *testing.T) {
 	if err := bundle.Set("consul/gossip-key", old); err != nil {
 		t.Fatal(err)
 	}
-	if got := ids(w.pending(t, d)); !slices.Equal(got, []string{"gossip/key"}) {
-		t.Errorf("pending: %v", got)
+	// Each kind of question loses an agent's answer once.
+	lossy := componenttest.Hosts{}
+	lost := &loss{}
+	for node, host := range w.hosts {
+		lossy[node] = lossyHost{host, lost}
 	}
-	w.configure(t)
+	actions, err := consul.NewServer().(component.Configurer).Pending(t.Context(), w.platform, d, lossy)
+	if err != nil || !slices.Equal(ids(actions), []string{"gossip/key"}) {
+		t.Fatalf("pending: %v, %v", ids(actions), err)
+	}
+	if err := actions[0].Do(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"DELETE ", "GET ", "GET local-only=true", "POST ", "PUT "}; !slices.Equal(lost.kinds(), want) {
+		t.Errorf("answers were lost to %q, not to %q", lost.kinds(), want)
+	}
 	if got := ids(w.pending(t, d)); len(got) != 0 {
 		t.Errorf("pending after it was done: %v", got)
 	}
@@ -469,6 +489,56 @@ func (w *world) testGossip(t *testing.T) {
 	}
 	w.wait(t, w.platform.Cluster.Nodes()...)
 }
+
+// loss has the first question of each kind about the keyring answered as Consul does
+// when one of its agents was not heard.
+type loss struct {
+	mu    sync.Mutex
+	asked map[string]bool
+}
+
+func (l *loss) kinds() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.asked))
+}
+
+func (l *loss) first(kind string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked[kind] {
+		return false
+	}
+	if l.asked == nil {
+		l.asked = map[string]bool{}
+	}
+	l.asked[kind] = true
+	return true
+}
+
+type lossyHost struct {
+	component.Host
+	loss *loss
+}
+
+func (h lossyHost) HTTPClient(network, address string) *http.Client {
+	inner := *h.Host.HTTPClient(network, address)
+	through := inner.Transport
+	inner.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		response, err := through.RoundTrip(r)
+		if err == nil && r.URL.Path == "/v1/operator/keyring" && h.loss.first(r.Method+" "+r.URL.RawQuery) {
+			response.Body.Close()
+			response.StatusCode = http.StatusInternalServerError
+			response.Body = io.NopCloser(strings.NewReader("1 error occurred:\n\t* dc1 (LAN) error: 5/6 nodes reported success\n\n"))
+		}
+		return response, err
+	})
+	return &inner
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // testDatacenterAway has the other datacenter's machines go: this one is healthy.
 func (w *world) testDatacenterAway(t *testing.T) {
