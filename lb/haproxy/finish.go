@@ -171,7 +171,9 @@ func (l *loop) finish(r jobResult) {
 	if err == nil {
 		l.quarantined(r)
 		if r.reload || !l.up || (l.lost && l.rendered.Table == nil) {
-			err = l.activate(r)
+			if r, err = l.catchUp(r); err == nil {
+				err = l.activate(r)
+			}
 		} else {
 			err = l.follow(r)
 		}
@@ -241,13 +243,38 @@ func (l *loop) quarantined(r jobResult) {
 	if len(r.prepared.culprits) == 0 {
 		return
 	}
+	l.quarantineOf(r)
+	l.changed()
+}
+
+func (l *loop) quarantineOf(r jobResult) {
 	for _, service := range slices.Sorted(maps.Keys(r.prepared.culprits)) {
 		err := r.prepared.culprits[service]
 		l.log.Error("HAProxy does not accept its configuration with a service: left out", "service", service, "error", err)
 		l.record(Event{Kind: "quarantined", Detail: watch.Printable(service), Error: err.Error()})
 		l.quarantine[service] = quarantined{fingerprint: r.wanted.fingerprint(service), err: err}
 	}
-	l.changed()
+}
+
+// catchUp prepares the files of a reload anew if HAProxy has been told more at run time
+// since they were begun. As they are, the new worker would begin with what was right
+// before: instances that are gone again, and without those that came. Nothing else is
+// done meanwhile, so that it is the last time; what was accepted is not validated again.
+func (l *loop) catchUp(r jobResult) (jobResult, error) {
+	if !l.model || !l.up || l.lost || l.want.Table == r.wanted.Table {
+		return r, nil
+	}
+	p, err := l.prepare(l.ctx, l.want, r.prepared.want.Table, r.generation, l.trusted())
+	if err != nil {
+		return r, err
+	}
+	former := r.prepared.staged
+	r.wanted, r.prepared = l.want, p
+	if len(l.reasons) > 0 {
+		r.reasons = l.reasons
+	}
+	l.quarantineOf(r)
+	return r, former.Discard()
 }
 
 // commit puts prepared files in force and remembers what they say.

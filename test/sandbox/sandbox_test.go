@@ -184,6 +184,10 @@ func TestHAProxyServesOnWithoutMiLBAndTheNextOneTakesItOver(t *testing.T) {
 	post(t, s.Sites[0], webserver(9000))
 	edge := s.Sites[0].Edge
 	served := func() error { return fetch(edge.HTTP, "webserver.mi-lb.example.com") }
+	// By its port first: that is only there once HAProxy has been reloaded for it. The
+	// worker of before can still answer a request that waited for the app to listen, when
+	// the new one has found nobody listening and looks again in a second.
+	until(t, "the app by its service port", func() error { return fetch(net.JoinHostPort(edge.ServicePortAddress, "9000"), "") })
 	until(t, "the app", served)
 	before := edge.PID()
 	edge.Kill()
