@@ -19,8 +19,8 @@ type Ports struct {
 	SerfWAN int
 }
 
-// handed are the ports given out by this process, so that two agents that
-// start at once do not get the same one.
+// handed are the ports given out or asked for in this process, so that nothing that
+// starts at once gets the same one.
 var handed sync.Map
 
 // freePort is one that nobody listens on, over TCP and UDP, on the address. It
@@ -57,6 +57,11 @@ func (p Ports) withFree(address string, tls bool) (Ports, error) {
 	}
 	if p.DNS == 0 {
 		p.DNS = -1
+	}
+	for _, port := range append(wanted, &p.DNS) {
+		if *port > 0 {
+			handed.Store(*port, true) // asked for: not to be chosen for another
+		}
 	}
 	for _, port := range wanted {
 		if *port != 0 {
