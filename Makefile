@@ -36,8 +36,8 @@ prerequisites-%:
 # Platforms of a dozen machines come last and alone: they take both cores.
 test: consul build ## run all tests, with the race detector
 	@test/prerequisites test
-	$(GO) test -race -timeout 40m $(TESTFLAGS) $$($(GO) list ./... | grep -v '/test/bootstrap$$')
-	$(GO) test -timeout 60m $(TESTFLAGS) ./test/bootstrap
+	$(GO) test -race -count 1 -timeout 40m $(TESTFLAGS) $$($(GO) list ./... | grep -v '/test/bootstrap$$')
+	$(GO) test -count 1 -timeout 60m $(TESTFLAGS) ./test/bootstrap
 	@$(MAKE) --no-print-directory test-newer
 
 # The HAProxy of newer releases of Debian, fetched into the user's cache: trixie has

@@ -389,11 +389,29 @@ func (l *loop) read(r jobResult, reason string) (process.State, error) {
 	if !l.up {
 		return l.process.Start(l.ctx)
 	}
+	if !l.lost {
+		l.handOver()
+	}
 	request := process.Request{Reason: reason}
 	if l.model {
 		request.Generation = r.generation
 	}
 	return l.process.Reload(l.ctx, request)
+}
+
+// handOver lets the worker that is about to be replaced pass on what it is asked after
+// that. It matters only once there is a next worker; one that knows nothing of that (of an
+// operator's own templates) serves what it is asked by what it knows.
+func (l *loop) handOver() {
+	ctx, cancel := context.WithTimeout(l.ctx, execTimeout)
+	defer cancel()
+	var commands []string
+	for _, server := range render.NextWorkerServers() {
+		commands = append(commands, "set server "+render.NextWorker+"/"+server+" state ready")
+	}
+	if _, err := l.process.Runtime().Exec(ctx, commands); err != nil {
+		l.log.Warn("what HAProxy's old worker is asked will not be passed on", "error", err)
+	}
 }
 
 // reasonOf is the word under which a reload is counted.

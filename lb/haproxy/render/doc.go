@@ -17,6 +17,8 @@
 //	settings        the operator's settings, encoded: settings.HTTP, settings.Timeouts.Connect …
 //	backends        the backends, encoded: .Name, .HTTP, .Balance, .Servers …
 //	ports           the service ports that have a frontend of their own
+//	httpPorts       those among them that speak HTTP
+//	handovers       the sockets by which a worker that was replaced reaches the next one
 //	rows "hosts"    the rows of a map, encoded: .Key, .Value; also "app-ids", "server-names", "ports"
 //	serverNames     whether there are routes by server name (TLS passthrough)
 //	pathOf "x.map"  the path of a file that is rendered too, as one word

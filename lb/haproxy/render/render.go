@@ -178,6 +178,8 @@ func (v *view) functions(t *routing.Table, s Settings) template.FuncMap {
 			return s.shapes(t)
 		},
 		"ports":       func() []portView { return v.ports },
+		"httpPorts":   func() []portView { return v.httpPorts() },
+		"handovers":   func() []handoverView { return v.handovers() },
 		"rows":        func(name string) []Row { return v.rows[name] },
 		"serverNames": func() bool { return len(v.rows[serverNamesMap]) > 0 },
 		"table":       func() *routing.Table { return t },

@@ -30,6 +30,7 @@ type settingsView struct {
 	Domain             string
 	Socket             string
 	Decrypt, Ports     string
+	Handover           string
 	HTTP, HTTPS, AppID []string
 	PortRange          []string
 	Certificates       string
@@ -150,6 +151,7 @@ func newSettingsView(s Settings) (*settingsView, error) {
 		Socket:       e.word(s.Socket),
 		Decrypt:      "abns@mi-lb-" + hash(s.Dir),
 		Ports:        "abns@mi-lb-ports-" + hash(s.Dir),
+		Handover:     "abns@mi-lb-next-" + hash(s.Dir),
 		Certificates: e.word(s.Certificates),
 		User:         e.word(s.User),
 		Group:        e.word(s.Group),
