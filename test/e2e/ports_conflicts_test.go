@@ -51,23 +51,27 @@ func writeServices(t *testing.T, path string, all ...static) {
 var bindLine = regexp.MustCompile(`(?m)^\s*bind (\S+)`)
 
 // checkBinds fails the test if HAProxy's file binds an address twice, or a port that
-// is not among those allowed.
+// is not among those allowed. Sockets by which HAProxy reaches itself have no port.
 func checkBinds(t *testing.T, e *edge.Edge, allowed ...int) {
 	t.Helper()
-	seen := map[string]bool{}
+	seen, ports := map[string]bool{}, 0
 	for _, match := range bindLine.FindAllStringSubmatch(string(e.Ask("/_haproxy_getconfig")), -1) {
 		address := match[1]
 		if seen[address] {
 			t.Errorf("two binds of %s", address)
 		}
 		seen[address] = true
+		if strings.HasPrefix(address, "abns@") {
+			continue
+		}
+		ports++
 		_, text, err := net.SplitHostPort(address)
 		port, numberErr := strconv.Atoi(text)
 		if err != nil || numberErr != nil || !slices.Contains(allowed, port) {
 			t.Errorf("a bind of %s, allowed are %v", address, allowed)
 		}
 	}
-	if len(seen) != len(allowed) {
+	if ports != len(allowed) {
 		t.Errorf("binds of %v, want the ports %v", seen, allowed)
 	}
 }

@@ -156,7 +156,7 @@ func TestLintReadsWhatIsRendered(t *testing.T) {
 			t.Logf("%s %s: the parser does not know %q", s.Kind, s.Name, line.Text)
 		}
 	}
-	want := 1 // of mi-lb:decrypt
+	want := 1 + 3 // of mi-lb:decrypt; of mi-lb:next-worker
 	for _, b := range everything().Backends {
 		want += len(b.Servers)
 	}
