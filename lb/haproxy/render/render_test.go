@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -373,5 +374,31 @@ func TestMostSparesAreOfTheShapesThatServicesHaveMost(t *testing.T) {
 	}
 	if len(counts) != mostShapes || counts["http, roundrobin"] != 16 || counts["http, roundrobin, httpchk, check 20s"] < 40 || counts["http, leastconn"] < 13 {
 		t.Errorf("spares %v", counts)
+	}
+}
+
+func TestEdgesOfOneDirectoryAndOtherListenersShareNoSocket(t *testing.T) {
+	named := regexp.MustCompile(`abns@\S+`)
+	seen := map[string]int{}
+	for _, http := range []string{":80", ":8080"} {
+		files, err := newRenderer(t).Render(t.Context(), everything(), Settings{Dir: goldenDir, HTTP: []string{http}, HTTPS: []string{":443"}, Certificates: "/c"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := map[string]bool{}
+		for _, name := range named.FindAllString(string(files[ConfigFile]), -1) {
+			names[name] = true
+		}
+		for name := range names {
+			seen[name]++
+		}
+	}
+	for name, times := range seen {
+		if times > 1 {
+			t.Errorf("%s is of both", name)
+		}
+	}
+	if len(seen) < 4 {
+		t.Errorf("sockets: %v", seen)
 	}
 }

@@ -169,6 +169,15 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
+// ownSocket is the address of a socket by which HAProxy reaches itself. It has no place in
+// the file system, where HAProxy's user might not reach it; everything in the network
+// namespace sees its name. Two edges there can be of the same directory (containers in
+// host networking), but not of the same listeners.
+func (s Settings) ownSocket(what string) string {
+	edge := fmt.Sprintf("%q %q %q %v", s.Dir, [][]string{s.HTTP, s.HTTPS, s.AppID}, s.ServicePortAddress, s.ServicePortRange)
+	return "abns@mi-lb-" + what + "-" + hash(edge)
+}
+
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:8])

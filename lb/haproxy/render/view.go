@@ -149,9 +149,9 @@ func newSettingsView(s Settings) (*settingsView, error) {
 	v := &settingsView{
 		Domain:       e.comment(s.Domain),
 		Socket:       e.word(s.Socket),
-		Decrypt:      "abns@mi-lb-" + hash(s.Dir),
-		Ports:        "abns@mi-lb-ports-" + hash(s.Dir),
-		Handover:     "abns@mi-lb-next-" + hash(s.Dir),
+		Decrypt:      s.ownSocket("decrypt"),
+		Ports:        s.ownSocket("ports"),
+		Handover:     s.ownSocket("next"),
 		Certificates: e.word(s.Certificates),
 		User:         e.word(s.User),
 		Group:        e.word(s.Group),
