@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -322,6 +323,24 @@ func TestServicePortsLeadToTheirBackends(t *testing.T) {
 	e.Command(fmt.Sprintf("add map %s %s %s", path, row.Key, row.Value))
 	if got, _ := e.get(loopback(mapped), "x", "/"); got.Instance != "tcp" {
 		t.Errorf("after opening it the port leads to %+v", got)
+	}
+}
+
+func TestManyServicePortsThatSpeakHTTPAreAccepted(t *testing.T) {
+	table := &routing.Table{Backends: []*routing.Backend{backend("web")}}
+	for number := range 300 { // HAProxy reads 64 words of a line
+		table.Ports = append(table.Ports, routing.Port{Number: 20000 + number, Protocol: routing.HTTP, Backend: "web", Service: "web", Via: "servicePort"})
+	}
+	settings := Settings{Dir: haproxytest.Dir(t), Plain: true}
+	files, err := newRenderer(t).Render(t.Context(), table, settings, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		haproxytest.WriteFile(t, settings.Dir, name, string(content))
+	}
+	if err := haproxytest.Validate(t, filepath.Join(settings.Dir, ConfigFile)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -177,9 +177,10 @@ func (v *view) functions(t *routing.Table, s Settings) template.FuncMap {
 			}
 			return s.shapes(t)
 		},
-		"ports":       func() []portView { return v.ports },
-		"httpPorts":   func() []portView { return v.httpPorts() },
-		"handovers":   func() []handoverView { return v.handovers() },
+		"ports": func() []portView { return v.ports },
+		// Each frontend asks for these.
+		"httpPorts":   sync.OnceValue(v.httpPorts),
+		"handovers":   sync.OnceValue(v.handovers),
 		"rows":        func(name string) []Row { return v.rows[name] },
 		"serverNames": func() bool { return len(v.rows[serverNamesMap]) > 0 },
 		"table":       func() *routing.Table { return t },
