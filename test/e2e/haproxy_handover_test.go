@@ -81,14 +81,7 @@ func TestATermFinishesWhatIsUnderWayAndTakesNothingNew(t *testing.T) {
 		return nil
 	})
 	e.Signal(syscall.SIGTERM)
-	edge.Wait(t, "nobody listens", func() error {
-		conn, err := net.Dial("tcp", e.HTTPAddress)
-		if err == nil {
-			conn.Close()
-			return errors.New("still accepting")
-		}
-		return nil
-	})
+	waitNobodyListens(t, e.HTTPAddress)
 	release()
 	if o := <-answered; o.err != nil || o.answer.Status != 200 || o.answer.Body != "slow" {
 		t.Errorf("the request that was under way: %+v", o)
@@ -99,4 +92,16 @@ func TestATermFinishesWhatIsUnderWayAndTakesNothingNew(t *testing.T) {
 	if left := e.Left(); len(left) > 0 {
 		t.Errorf("HAProxy's processes %v are left", left)
 	}
+}
+
+func waitNobodyListens(t *testing.T, address string) {
+	t.Helper()
+	edge.Wait(t, "nobody listens", func() error {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+			return errors.New("still accepting")
+		}
+		return nil
+	})
 }

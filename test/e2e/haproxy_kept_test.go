@@ -170,14 +170,7 @@ func TestAConnectionKeptWhenTheEdgeEndsIsStillAnswered(t *testing.T) {
 		t.Fatalf("%q, the last: %v", answer, last)
 	}
 	e.Signal(syscall.SIGTERM)
-	edge.Wait(t, "nobody listens", func() error {
-		conn, err := net.Dial("tcp", e.HTTPAddress)
-		if err == nil {
-			conn.Close()
-			return fmt.Errorf("still accepting")
-		}
-		return nil
-	})
+	waitNobodyListens(t, e.HTTPAddress)
 	if answer, last := k.ask("Host: web.test"); answer != "200 web / forwarded" || !last {
 		t.Errorf("%q, the last: %v", answer, last)
 	}
