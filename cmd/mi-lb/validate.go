@@ -100,7 +100,9 @@ func validate(ctx context.Context, c config.Config, p paths, out io.Writer) erro
 	}
 	servers := 0
 	for _, section := range sections {
-		servers += len(section.Servers)
+		if !render.Internal(section.Name) { // by which HAProxy reaches itself
+			servers += len(section.Servers)
+		}
 		for _, line := range section.Unknown {
 			fmt.Fprintf(out, "%s:%d: %q is not known to HAProxy 2.9's grammar; haproxy -c accepts it\n", render.ConfigFile, line.Number, line.Text)
 		}
